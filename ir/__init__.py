@@ -1,1 +1,5 @@
 """ir"""
+
+from .text import parse, show
+
+__all__ = ["parse", "show"]
