@@ -1,124 +1,153 @@
-"""Did a step keep its promise? Both sides are run on the same inputs and compared.
+"""Where a quantized model loses: every value that both models name, and what keeping a layer float wins back.
 
-EXACT: the largest difference, relative to the output's own largest magnitude, stays below `TOLERANCE` in
-float32; when it does not, both sides are run in double precision, where only a truly different function still
-differs. LOSSY: the SQNR of every output in dB.
+Values are matched by name, which says what a value means (docs/architecture.md), so the two graphs may
+be at any stages. Batches are walked one at a time; only one batch's float values are held.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from backends.torch import Executor
 from calib import metrics
-from ir.errors import BackendError
-from ir.graph import Graph
+from ir import ops
+from ir.edit import Edit
+from ir.errors import PassError
+from ir.graph import Graph, Node, array, clone, nodes
 
-TOLERANCE = 1e-5
-Feeds = Mapping[str, np.ndarray]
-Outputs = list[dict[str, np.ndarray]]
+from .evaluate import to_numpy
+from .sites import Linear, linears
 
-
-def outputs_of(graph: Graph, probes: Sequence[Feeds], dtype: type | None = None) -> Outputs:
-    """Outputs of the graph for every probe."""
-    executor = Executor(graph, dtype=dtype)
-    return [{k: to_numpy(v) for k, v in executor.run(feeds).items()} for feeds in probes]
-
-
-def to_numpy(value) -> np.ndarray:
-    return np.asarray(value.detach().cpu().numpy() if hasattr(value, "detach") else value)
+Feeds = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
-class Difference:
-    """The output that differs most: largest absolute difference over largest magnitude."""
+class ValueGap:
+    """One value of both graphs: SQNR in dB against float, and the layer that computes it."""
 
-    output: str
-    relative: float
+    value: str
+    op: str
+    sqnr_db: float
+    cosine: float
+    output: bool
+
+
+@dataclass(frozen=True)
+class WinBack:
+    """What keeping one layer float would give: SQNR of the outputs, and the selector that says so."""
+
+    layer: str
+    op: str
+    sqnr_db: float
+    gain_db: float
 
     @property
-    def ok(self) -> bool:
-        return self.relative <= TOLERANCE
+    def selector(self) -> str:
+        """For `keep=[...]` of place, or `--keep`."""
+        return f"value:{self.layer}"
 
 
-def difference(before: Outputs, after: Outputs) -> Difference:
-    """Compare outputs by position, over all probes."""
-    worst = Difference("", 0.0)
-    for one, two in zip(before, after, strict=True):
-        for (name, a), (_, b) in zip(one.items(), two.items(), strict=True):
-            relative = relative_difference(a, b)
-            if not relative <= worst.relative:
-                worst = Difference(name, relative)
-    return worst
+def compare(
+    float_graph: Graph, quantized: Graph, batches: Iterable[Feeds]
+) -> list[ValueGap]:
+    """SQNR and cosine of every float value that both graphs compute, worst first."""
+    reference, tested = Executor(float_graph), Executor(quantized)
+    makers = {v.name: n for n in nodes(quantized) for v in n.outputs if v.name}
+    common = [name for name in _computed(float_graph) if name in makers]
+    if not common:
+        raise PassError(
+            "the two graphs share no value name",
+            hint="compare a model with one that ptqc made from it; other tools may rename values",
+        )
+    sums = {name: (metrics.Sqnr(), metrics.Cosine()) for name in common}
+    outputs = {v.name for v in quantized.graph.outputs}
+    for feeds in batches:
+        _compare_batch(reference, tested, feeds, sums)
+    rows = [
+        ValueGap(name, makers[name].op_type, sqnr.result(), cosine.result(), name in outputs)
+        for name, (sqnr, cosine) in sums.items()
+        if sqnr.count
+    ]
+    return sorted(rows, key=lambda row: row.sqnr_db)
 
 
-def relative_difference(a: np.ndarray, b: np.ndarray) -> float:
-    """max|a - b| / max|a|; infinite for other shapes, or where one side is NaN or infinite alone."""
-    if a.shape != b.shape:
-        return float("inf")
-    if a.size == 0:
-        return 0.0
-    if a.dtype.kind not in "fc" and a.dtype.name not in ("bfloat16", "float16"):
-        return 0.0 if np.array_equal(a, b) else float("inf")
-    a, b = a.astype(np.float64), b.astype(np.float64)
-    finite = np.isfinite(a)
-    if not np.array_equal(a[~finite], b[~finite], equal_nan=True) or not np.isfinite(b[finite]).all():
-        return float("inf")
-    if not finite.any():
-        return 0.0
-    size = np.abs(a[finite]).max()
-    gap = np.abs(a[finite] - b[finite]).max()
-    return float(gap / size) if size > 0 else float("inf" if gap > 0 else 0.0)
+def _compare_batch(reference: Executor, tested: Executor, feeds: Feeds, sums) -> None:
+    held: dict[str, np.ndarray] = {}
 
+    def hold(name: str):
+        return lambda tensor: held.__setitem__(name, to_numpy(tensor))
 
-def same_function(before: Graph, after: Graph, probes: Sequence[Feeds]) -> Difference:
-    """The double-precision arbiter, for a difference that float32 rounding may explain."""
-    try:
-        wide = [outputs_of(graph, probes, np.float64) for graph in (before, after)]
-    except BackendError:
-        wide = [outputs_of(graph, probes) for graph in (before, after)]
-    return difference(*wide)
-
-
-def sqnr(before: Outputs, after: Outputs) -> dict[str, float]:
-    """SQNR in dB of every float output, over all probes."""
-    totals: dict[str, metrics.Sqnr] = {}
-    for one, two in zip(before, after, strict=True):
-        for (name, a), (_, b) in zip(one.items(), two.items(), strict=True):
-            if a.dtype.kind == "f":
-                totals.setdefault(name, metrics.Sqnr()).add(a, b)
-    return {name: total.result() for name, total in totals.items()}
-
-
-def first_divergence(before: Graph, after: Graph, feeds: Feeds) -> tuple[str, float] | None:
-    """The first value, in the order of `after`, that both graphs name and that differs.
-
-    Names say what a value means (docs/architecture.md), so this is where a rewrite went wrong.
-    """
-    names = _float_names(before) & _float_names(after)
-    kept: dict[str, np.ndarray] = {}
-
-    def keep(name: str):
-        return lambda tensor: kept.__setitem__(name, to_numpy(tensor))
-
-    Executor(before).run(feeds, watch={name: keep(name) for name in names})
-    found: list[tuple[str, float]] = []
-
-    def compare(name: str):
+    def add(name: str):
         def look(tensor) -> None:
-            relative = relative_difference(kept[name], to_numpy(tensor))
-            if not relative <= TOLERANCE and not found:
-                found.append((name, relative))
+            now, before = to_numpy(tensor), held.pop(name, None)
+            if before is not None and before.shape == now.shape and before.dtype.kind == "f":
+                for total in sums[name]:
+                    total.add(before, now)
 
         return look
 
-    Executor(after).run(feeds, watch={name: compare(name) for name in names if name in kept})
-    return found[0] if found else None
+    reference.run(feeds, watch={name: hold(name) for name in sums})
+    tested.run(feeds, watch={name: add(name) for name in sums})
 
 
-def _float_names(graph: Graph) -> set[str]:
-    computed: Iterable = (v for node in graph.graph for v in node.outputs)
-    return {v.name for v in computed if v.name and v.dtype is not None and v.dtype.is_floating_point()}
+def _computed(graph: Graph) -> Iterator[str]:
+    for node in nodes(graph):
+        for value in node.outputs:
+            if value.name and (value.dtype is None or value.dtype.is_floating_point()):
+                yield value.name
+
+
+def win_back(
+    float_graph: Graph, quantized: Graph, batches: Iterable[Feeds], limit: int | None = None
+) -> list[WinBack]:
+    """Each quantized layer made float again, alone, and the outputs measured: most won back first.
+
+    One run of the data per layer. `limit`: only the layers whose own output is worst.
+    """
+    held = [dict(feeds) for feeds in batches]
+    reference = [Executor(float_graph).run(feeds) for feeds in held]
+    before = _outputs_db(quantized, held, reference)
+    layers = [s for s in linears(quantized) if _decode(s) is not None]
+    if limit is not None and limit < len(layers):
+        worst = {row.value: i for i, row in enumerate(compare(float_graph, quantized, held))}
+        layers = sorted(layers, key=lambda s: worst.get(s.y.name or "", len(worst)))[:limit]
+    found = []
+    for site in layers:
+        freed = with_float_layer(quantized, float_graph, site.y.name or "")
+        after = _outputs_db(freed, held, reference)
+        found.append(WinBack(site.y.name or "", site.node.op_type, after, after - before))
+    return sorted(found, key=lambda w: -w.gain_db)
+
+
+def with_float_layer(quantized: Graph, float_graph: Graph, output: str) -> Graph:
+    """A copy of the quantized graph where the layer that computes %output reads floats."""
+    copy = clone(quantized)
+    site = next(s for s in linears(copy) if s.y.name == output)
+    original = next(s for s in linears(float_graph) if s.y.name == output)
+    edit = Edit(copy, by="float layer")
+    weight = array(original.weight)
+    assert weight is not None
+    edit.set_input(site.node, 1, edit.constant(weight, f"{output}.float"))
+    decode = site.x.producer()
+    encode = decode.inputs[0].producer() if decode is not None and decode.inputs[0] is not None else None
+    if encode is not None and ops.is_op(encode, "Encode"):
+        edit.set_input(site.node, 0, encode.inputs[0])
+    edit.finish()
+    return copy
+
+
+def _decode(site: Linear) -> Node | None:
+    maker = site.weight.producer()
+    return maker if maker is not None and ops.is_op(maker, "Decode") else None
+
+
+def _outputs_db(graph: Graph, held: list[Feeds], reference: list) -> float:
+    total, executor = metrics.Sqnr(), Executor(graph)
+    for feeds, wanted in zip(held, reference, strict=True):
+        for (_, a), (_, b) in zip(wanted.items(), executor.run(feeds).items(), strict=True):
+            if a.is_floating_point():
+                total.add(to_numpy(a), to_numpy(b))
+    return total.result()

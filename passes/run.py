@@ -21,7 +21,7 @@ from ir.errors import DataError, PassError, PtqcError, VerifyError
 from ir.graph import Graph, clone, nodes
 from ir.verify import Stage, stage_of, verify
 
-from . import compare, crash
+from . import crash, evaluate
 from .core import Ctx, Effect, Pass, Stat
 from .pipeline import Pipeline, check_order
 from .report import Report, StepReport
@@ -118,8 +118,8 @@ class _Loop:
         self.progress = progress
         self.stats: dict[Stat, dict] = {}
         self._probes: list[dict[str, np.ndarray]] | None = None
-        self._original: compare.Outputs | None = None
-        self._last: compare.Outputs | None = None
+        self._original: evaluate.Outputs | None = None
+        self._last: evaluate.Outputs | None = None
 
     def state(self) -> crash.State:
         """What a later run needs to repeat the present step."""
@@ -199,32 +199,32 @@ class _Loop:
             if step.effect is Effect.EXACT:
                 self._check_exact(step, report, now)
             else:
-                report.sqnr = compare.sqnr(self._original, now)  # type: ignore[arg-type]
+                report.sqnr = evaluate.sqnr(self._original, now)  # type: ignore[arg-type]
             self._last = now
         elif comparing and step.effect is Effect.EXACT:
             report.difference = 0.0
         report.check_seconds = time.perf_counter() - started
 
     def _check_exact(self, step: Pass, report: StepReport, now) -> None:
-        found = compare.difference(self._last, now)  # type: ignore[arg-type]
+        found = evaluate.difference(self._last, now)  # type: ignore[arg-type]
         report.difference = found.relative
         if found.ok:
             return
         before = self.before(report.number)
-        found = compare.same_function(before, self.graph, self._probe())
+        found = evaluate.same_function(before, self.graph, self._probe())
         report.difference = found.relative
         if found.ok:
             return
-        where = compare.first_divergence(before, self.graph, self._probe()[0])
+        where = evaluate.first_divergence(before, self.graph, self._probe()[0])
         place = f"; first at %{where[0]} ({where[1]:.1e})" if where else ""
         raise VerifyError(
             f"'{step.name}' claims EXACT but moved output %{found.output} by {found.relative:.1e} of its "
-            f"range (allowed {compare.TOLERANCE:.0e}){place}",
+            f"range (allowed {evaluate.TOLERANCE:.0e}){place}",
             hint="this is a defect of the pass: run with crash_dir=... and report the folder",
         )
 
     def _outputs(self):
-        return compare.outputs_of(self.graph, self._probe())
+        return evaluate.outputs_of(self.graph, self._probe())
 
     def _probe(self) -> list[dict[str, np.ndarray]]:
         if self._probes is None:
