@@ -16,7 +16,7 @@ from ir.verify import Stage
 from .core import Ctx, Effect, Pass, register
 from .placement import Plan, plan
 from .ranges import collected_range
-from .rounding.clip import group_extremes
+from .rounding.clip_weights import group_extremes
 from .rounding.rtn import LIMIT
 from .sites import Linear
 
