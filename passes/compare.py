@@ -62,14 +62,15 @@ def compare(
             "the two graphs share no value name",
             hint="compare a model with one that ptqc made from it; other tools may rename values",
         )
-    sums = {name: (metrics.Sqnr(), metrics.Cosine()) for name in common}
+    sums = {name: metrics.Difference() for name in common}
     outputs = {v.name for v in quantized.graph.outputs}
     for feeds in batches:
         _compare_batch(reference, tested, feeds, sums)
     rows = [
-        ValueGap(name, makers[name].op_type, sqnr.result(), cosine.result(), name in outputs)
-        for name, (sqnr, cosine) in sums.items()
-        if sqnr.count
+        ValueGap(name, makers[name].op_type, gap.sqnr_db, gap.cosine, name in outputs)
+        for name, total in sums.items()
+        if total.elements
+        for gap in [total.result()]
     ]
     return sorted(rows, key=lambda row: row.sqnr_db)
 
@@ -84,8 +85,7 @@ def _compare_batch(reference: Executor, tested: Executor, feeds: Feeds, sums) ->
         def look(tensor) -> None:
             now, before = to_numpy(tensor), held.pop(name, None)
             if before is not None and before.shape == now.shape and before.dtype.kind == "f":
-                for total in sums[name]:
-                    total.add(before, now)
+                sums[name].add(before, now)
 
         return look
 
@@ -145,9 +145,9 @@ def _decode(site: Linear) -> Node | None:
 
 
 def _outputs_db(graph: Graph, held: list[Feeds], reference: list) -> float:
-    total, executor = metrics.Sqnr(), Executor(graph)
+    total, executor = metrics.Difference(), Executor(graph)
     for feeds, wanted in zip(held, reference, strict=True):
         for (_, a), (_, b) in zip(wanted.items(), executor.run(feeds).items(), strict=True):
             if a.is_floating_point():
                 total.add(to_numpy(a), to_numpy(b))
-    return total.result()
+    return total.result().sqnr_db

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import json
 import traceback
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-import calib
+from calib import stats as accumulators
 from ir.capture import save as save_graph
 from ir.errors import OutputError, PtqcError
 from ir.graph import Graph
@@ -48,7 +48,7 @@ def save(
         (folder / "error.txt").write_text(f"{told}\n", "utf-8")
         facts = {"seed": state.seed, "target": state.target, "step": number}
         (folder / "run.json").write_text(json.dumps(facts, indent=1), "utf-8")
-        np.savez(folder / "stats.npz", allow_pickle=False, **_flat(state.stats))
+        accumulators.save(folder / "stats.npz", _by_value(state.stats))
         for i, feeds in enumerate(state.probes):
             np.savez(folder / f"probe{i}.npz", allow_pickle=False, **feeds)
     except OSError as problem:
@@ -66,30 +66,27 @@ def load(folder: Path) -> tuple[Graph, Pipeline, State]:
     graph = ir.capture(folder / "graph.onnx")
     pipeline = Pipeline.parse((folder / "pipeline.txt").read_text("utf-8"))
     probes = [dict(np.load(path)) for path in sorted(folder.glob("probe*.npz"))]
-    with np.load(folder / "stats.npz") as flat:
-        stats = _deep(dict(flat))
+    stats: dict[Stat, dict[str, Any]] = {}
+    for name, made in accumulators.load(folder / "stats.npz").items():
+        for accumulator in made:
+            stats.setdefault(Stat(accumulator.name), {})[name] = accumulator
     return graph, pipeline, State(facts["seed"], facts["target"], stats, probes)
 
 
-def _flat(stats: dict[Stat, dict[str, Any]]) -> dict[str, np.ndarray]:
-    flat = {}
-    for stat, values in stats.items():
-        for number, (name, result) in enumerate(values.items()):
-            key = f"{stat.value}/{number}"
-            flat[f"{key}/name"] = np.array(name)
-            assert is_dataclass(result)
-            for part in fields(result):
-                flat[f"{key}/{part.name}"] = np.asarray(getattr(result, part.name))
-    return flat
+def repeat(folder: Path):
+    """Run a crash folder's graph through the rest of its pipeline, on the probes it saved."""
+    from .run import run
+
+    graph, pipeline, state = load(folder)
+    return run(
+        graph, pipeline, data=state.probes or None, target=state.target, seed=state.seed,
+        stats=state.stats,
+    )  # fmt: skip
 
 
-def _deep(flat: dict[str, np.ndarray]) -> dict[Stat, dict[str, Any]]:
-    rows: dict[tuple[str, str], dict[str, Any]] = {}
-    for key, array in flat.items():
-        stat, number, part = key.split("/")
-        rows.setdefault((stat, number), {})[part] = array if array.ndim else array.item()
-    stats: dict[Stat, dict[str, Any]] = {}
-    for (stat, _), parts in rows.items():
-        name = parts.pop("name")
-        stats.setdefault(Stat(stat), {})[name] = calib.stats.RESULTS[stat](**parts)
-    return stats
+def _by_value(stats: dict[Stat, dict[str, Any]]) -> dict[str, list[accumulators.Stat]]:
+    rows: dict[str, list[accumulators.Stat]] = {}
+    for values in stats.values():
+        for name, accumulator in values.items():
+            rows.setdefault(name, []).append(accumulator)
+    return rows

@@ -85,12 +85,12 @@ def same_function(before: Graph, after: Graph, probes: Sequence[Feeds]) -> Diffe
 
 def sqnr(before: Outputs, after: Outputs) -> dict[str, float]:
     """SQNR in dB of every float output, over all probes."""
-    totals: dict[str, metrics.Sqnr] = {}
+    totals: dict[str, metrics.Difference] = {}
     for one, two in zip(before, after, strict=True):
         for (name, a), (_, b) in zip(one.items(), two.items(), strict=True):
             if a.dtype.kind == "f":
-                totals.setdefault(name, metrics.Sqnr()).add(a, b)
-    return {name: total.result() for name, total in totals.items()}
+                totals.setdefault(name, metrics.Difference()).add(a, b)
+    return {name: total.result().sqnr_db for name, total in totals.items()}
 
 
 def first_divergence(before: Graph, after: Graph, feeds: Feeds) -> tuple[str, float] | None:

@@ -64,11 +64,13 @@ def run(
     seed: int = 0,
     crash_dir: str | Path | None = None,
     progress: Callable[[Iterable, str, int | None], Iterator] | None = None,
+    stats: dict[Stat, dict] | None = None,
 ) -> Result:
     """Apply a pipeline (or a recipe's name) to a graph; the caller's graph is never touched.
 
     graph: an `ir.Graph`, or anything `ir.capture` reads. data: what `calib.data.load` reads.
     crash_dir: where a failing step leaves its graph and the rest of the pipeline; None: nowhere.
+    stats: statistics collected before (a `Result.stats`), for pipelines that go on from there.
     Raises PipelineError before any work, PassError or VerifyError with the step's number.
     """
     import ir
@@ -78,12 +80,13 @@ def run(
     pipeline = Pipeline.parse(pipeline) if isinstance(pipeline, str) else pipeline
     target = backends.target(target) if isinstance(target, str) else target
     stage = stage_of(source)
-    check_order(pipeline, stage, has_data=data is not None)
+    check_order(pipeline, stage, has_data=data is not None, fresh=set(stats or ()))
     batches = None if data is None else calib.data.load(data, source, seed=seed)
     work = clone(source)
     if check is not Check.NONE:
         verify(work, stage)
     loop = _Loop(work, source, pipeline, target, batches, check, seed, tuple(watch), progress)
+    loop.stats = {stat: dict(values) for stat, values in (stats or {}).items()}
     loop.report = Report(str(pipeline), seed, target.name)
     for number, step in enumerate(pipeline, 1):
         try:
