@@ -69,17 +69,15 @@ def test_ppocr_finds_the_rendered_text() -> None:
 
 def test_terrain_grows_steeper_with_difficulty() -> None:
     model = session(terrain_unet.load())
-    noise = np.random.default_rng(0).standard_normal((1, 1, 128, 128), np.float32) * np.float32(80)
+    noise = np.random.default_rng(0).standard_normal((6, 1, 128, 128), np.float32) * np.float32(80)
 
     def slope(label: float) -> float:
-        feed = {
-            "noisy": noise,
-            "sigma": np.array([80], np.float32),
-            "difficulty": np.array([label], np.float32),
-        }
-        return float(np.abs(np.diff(model.run(None, feed)[0])).mean())
+        levels = np.full(6, 80, np.float32), np.full(6, label, np.float32)
+        feed = dict(zip(terrain_unet.DYNAMIC, (noise, *levels), strict=True))
+        heights = terrain_unet.postprocess(model.run(None, feed)[0])
+        return float(np.abs(np.diff(heights)).mean())
 
-    assert slope(1.0) > 1.5 * slope(0.0) > 0
+    assert slope(1.0) > 2 * slope(0.0) > 0
 
 
 def test_whisper_hears_digits() -> None:
