@@ -1,4 +1,4 @@
-"""A 24-layer decoder, d 512, of seeded random weights: the size test (about 110 M parameters, 436 MB).
+"""A 24-layer decoder, d 512, of seeded random weights: the size test (109 M parameters).
 
 inputs:   input_ids i64[batch, length]
 outputs:  logits f32[batch, length, 8000]

