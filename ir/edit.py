@@ -29,7 +29,7 @@ class Edit:
     def constant(self, data: np.ndarray | onnx_ir.TensorProtocol, name: str) -> Value:
         """A new initializer of the main graph (visible in every body)."""
         name = self.names.fresh(name)
-        tensor = onnx_ir.tensor(np.ascontiguousarray(data)) if isinstance(data, np.ndarray) else data
+        tensor = onnx_ir.tensor(np.asarray(data, order="C")) if isinstance(data, np.ndarray) else data
         value = onnx_ir.val(name, tensor.dtype, tensor.shape, const_value=tensor)
         self.graph.graph.register_initializer(value)
         self.changes += 1
