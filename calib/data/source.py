@@ -59,7 +59,7 @@ def reader(source: Any, inputs: Sequence[Input], options: Options) -> Reader:
     if isinstance(source, np.ndarray) or hasattr(source, "detach"):
         _no_options(options)
         return Arrays(source, inputs, "the array")
-    if callable(source):
+    if isinstance(source, Callable):
         return Items(source, inputs, options)
     if isinstance(source, Iterator):
         return Items(_only_once(source), inputs, options)
@@ -93,10 +93,11 @@ def _from_files(
     }
     found = [kind for kind, of_kind in by_kind.items() if of_kind]
     if len(found) != 1:
+        known = ", ".join(sorted(set().union(*_KINDS.values())))
         raise DataError(
             f"found {' and '.join(found)} together" if found else "found no file of a known kind",
             at=where,
-            hint=f"known are {', '.join(sorted(set().union(*_KINDS.values())))}; one kind at a time",
+            hint=f"known are {known}; one kind at a time",
         )
     files = by_kind[found[0]]
     if found[0] == "images":
