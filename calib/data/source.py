@@ -113,6 +113,8 @@ def _from_array_files(files: Sequence[Path], inputs: Sequence[Input], options: O
     if len(files) > 1:
         return Items(lambda: (_File((_open(f), str(f))) for f in files), inputs, options)
     content = _open(files[0])
+    if isinstance(content, Mapping) and len(content) == len(inputs) == 1 and not options:
+        (content,) = content.values()
     if isinstance(content, Mapping):
         content = arrays.pick(content, options, inputs, str(files[0]))
     else:
