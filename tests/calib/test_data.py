@@ -66,18 +66,14 @@ def test_files_are_mapped_and_members_picked(tmp_path):
     np.savez(tmp_path / "one.npz", anything=ROWS)
     np.savez_compressed(tmp_path / "two.npz", calib=ROWS, labels=np.arange(10))
     np.savez(tmp_path / "three.npz", calib=np.asfortranarray(ROWS), labels=np.arange(10))
-    for name, text in (
-        ("x.npy", ""),
-        ("one.npz", ""),
-        ("two.npz", "x=calib"),
-        ("three.npz", "x=calib"),
-    ):
+    texts = {"x.npy": "", "one.npz": "", "two.npz": "x=calib", "three.npz": "x=calib"}
+    for name, text in texts.items():
         batches = load(tmp_path / name, X, batch_size=5, preprocess=text)
         assert (batches.rows, batches.total) == (10, 2)
         np.testing.assert_array_equal(np.concatenate([f["x"] for f in batches]), ROWS)
     for name in ("x.npy", "one.npz", "three.npz"):
         source = load(tmp_path / name, X, preprocess="x=calib" if name[1] == "h" else "")._source
-        assert isinstance(source.feed["x"], np.memmap)
+        assert isinstance(source.feed["x"].base, np.memmap)
     with pytest.raises(DataError, match="unknown calib, labels"):
         load(tmp_path / "two.npz", X)
     with pytest.raises(DataError, match="'x=nothing' picks no array"):
@@ -109,7 +105,8 @@ def test_limit_is_a_seeded_choice():
     ]
     assert picked[0] == picked[1] != picked[2]
     assert picked[3] == ROWS[:4, 0].tolist()
-    assert picked[0] == sorted(set(picked[0])) and len(picked[0]) == 4
+    assert picked[0] == sorted(set(picked[0]))
+    assert len(picked[0]) == 4
     assert sum(len(f["x"]) for f in load([ROWS, ROWS], X, limit=13)) == 13
     assert sum(len(f["x"]) for f in load(list(ROWS), X, batch_size=4, limit=6)) == 6
 
