@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
-from typing_extensions import Self
 
 from calib.stats.base import Stat
 from calib.stats.sample import Sample
@@ -111,10 +110,11 @@ class Histogram(Stat):
                 self._add_channel(channel, Sample(column).floats.numpy(), low, high)
 
     def _add_channel(self, channel: int, values: np.ndarray, low: float, high: float) -> None:
-        exponent = math.frexp(max(-low, high))[1]
+        absmax = max(-low, high)
+        exponent = math.frexp(absmax)[1] if absmax else _LEAST
         if exponent > _MOST:
             raise DataError(
-                f"histogram met {max(-low, high):.3g}, beyond what it can count",
+                f"histogram met {absmax:.3g}, beyond what it can count",
                 hint="use minmax there, or correct the data",
             )
         self._grow(channel, max(_LEAST, exponent))
@@ -130,7 +130,7 @@ class Histogram(Stat):
             if np.isfinite(self.lows[channel]):
                 self.counts[channel] = double_range(self.counts[channel], doublings)
 
-    def _merge(self, other: Self) -> None:
+    def _merge(self, other: Any) -> None:
         for channel in range(len(self.counts)):
             self._grow(channel, int(other.exponents[channel]))
             doublings = int(self.exponents[channel] - other.exponents[channel])
@@ -162,7 +162,8 @@ def count_bins(
     """Add floats [n] in [low, high], inside (-2^exponent, 2^exponent), to counts int64 [2 * half].
 
     Returns the number of exact zeros. Scaling by a power of two is exact and floor() comes before
-    any other addition, so an element's bin never depends on how the range came about.
+    any other addition, so an element's bin never depends on how the range came about. (Elements
+    that this scaling underflows, 2^-126 and less of float32's range, count as +0.)
     """
     half = len(counts) // 2
     scale = values.dtype.type(2.0 ** (math.log2(half) - exponent))

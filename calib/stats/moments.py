@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from typing_extensions import Self
 
 from calib.stats.base import Stat
 from calib.stats.sample import Sample
@@ -46,7 +45,7 @@ class Moments(Stat):
         self._same_channels(self.mean, mean, sample)
         self._join(count, mean, squares)
 
-    def _merge(self, other: Self) -> None:
+    def _merge(self, other: Any) -> None:
         self._join(other.count, other.mean, other.squares)
 
     def _join(self, count: Any, mean: Any, squares: Any) -> None:
