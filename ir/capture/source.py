@@ -12,7 +12,6 @@ import onnx_ir as ir
 
 from ir.capture.canonical import canonicalise
 from ir.capture.infer import check
-from ir.capture.names import fix_names
 from ir.capture.read import read_graphsurgeon, read_model, read_path, read_proto
 from ir.capture.upgrade import upgrade
 from ir.errors import CaptureError
@@ -42,7 +41,6 @@ def capture(
     model = _read(source, example, dynamic)
     canonicalise(model)
     upgrade(model)
-    fix_names(model)
     check(model)
     if name is not None:
         model.graph.name = name

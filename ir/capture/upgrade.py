@@ -26,7 +26,8 @@ WORKING_IR_VERSION = 13
 OLDEST_OPSET = 7
 
 # Adapters that write better nodes, or only can write any, when types and ranks are known.
-_WANT_TYPES = frozenset({"Clip", "Pad", "Softmax", "LogSoftmax", "Hardmax", "GroupNormalization"})
+_WANT_TYPE = frozenset({"Clip", "Pad"})
+_WANT_SHAPE = frozenset({"Softmax", "LogSoftmax", "Hardmax", "GroupNormalization"})
 
 
 def upgrade(model: ir.Model) -> None:
@@ -44,7 +45,7 @@ def upgrade(model: ir.Model) -> None:
                 node.domain = ""
     main = _opset_of(model.graph, "the model", local)
     _inline_parametric(model)
-    if main < 21 and any(n.op_type in _WANT_TYPES and n.domain == "" for n in _nodes(model.graph)):
+    if any(_wants_inference(node, main) for node in _nodes(model.graph)):
         infer_quietly(model)
     used = {
         value.name or ""
@@ -89,11 +90,22 @@ def _upgrade_node(node: ir.Node, version: int, context: Context) -> None:
         except CaptureError:
             raise
         except Exception as error:  # a node its own opset forbids: inputs or attributes missing
+            why = str(error) or type(error).__name__
             raise CaptureError(
-                f"the node does not fit its operator's definition ({error or type(error).__name__})",
+                f"the node does not fit its operator's definition: {why}",
                 at=node,
                 hint="check the model with onnx.checker",
             ) from error
+
+
+def _wants_inference(node: ir.Node, version: int) -> bool:
+    """An adapter is due that would have to work around a type or shape not yet written down."""
+    if node.domain != "" or all(change <= version for change in ADAPTERS.get(node.op_type, ())):
+        return False
+    data = node.inputs[0] if node.inputs else None
+    if data is None or node.op_type not in _WANT_TYPE | _WANT_SHAPE:
+        return False
+    return data.dtype is None if node.op_type in _WANT_TYPE else data.shape is None
 
 
 def _check_known(node: ir.Node, version: int) -> None:
