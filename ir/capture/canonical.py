@@ -92,7 +92,7 @@ def _lift(node: ir.Node, graph: ir.Graph) -> None:
     value = ir.Value(
         name=name,
         type=ir.TensorType(tensor.dtype),
-        shape=ir.Shape(tensor.shape),
+        shape=ir.Shape(tensor.shape.numpy()),
         const_value=tensor,
     )
     value.metadata_props.update(output.metadata_props)

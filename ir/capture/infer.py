@@ -31,7 +31,10 @@ def skeleton(model: ir.Model) -> onnx.ModelProto:
         for value in graph.initializers.values():
             tensor = value.const_value
             if tensor is not None and tensor.nbytes > _LARGEST_SHOWN:
-                value.type, value.shape = ir.TensorType(tensor.dtype), ir.Shape(tensor.shape)
+                value.type, value.shape = (
+                    ir.TensorType(tensor.dtype),
+                    ir.Shape(tensor.shape.numpy()),
+                )
                 hidden.append((graph, value))
     count = len(model.graph.inputs)
     for graph, value in hidden:
@@ -92,9 +95,11 @@ def check(model: ir.Model) -> None:
     Shapes that the file declares for computed values may be wrong, as ONNX Runtime also allows:
     where they contradict what the operators say, the operators win. Element types may not.
     """
+    if any(value.type is None for value in model.graph.outputs):
+        infer_quietly(model)
     proto = skeleton(model)
     try:
-        onnx.checker.check_model(proto)
+        _check_structure(proto)
         try:
             inferred = _infer(proto)
         except onnx.shape_inference.InferenceError:
@@ -107,6 +112,23 @@ def check(model: ir.Model) -> None:
             hint="check it with onnx.checker.check_model(path, full_check=True)",
         ) from error
     adopt(model, inferred)
+
+
+def _check_structure(proto: onnx.ModelProto) -> None:
+    """onnx.checker, which demands a rank of the main graph's inputs and outputs: not so runtimes.
+
+    A scalar's (empty) shape stands in for an unknown rank; the checker compares no shapes.
+    """
+    unranked = [
+        info.type.tensor_type
+        for info in (*proto.graph.input, *proto.graph.output)
+        if info.type.HasField("tensor_type") and not info.type.tensor_type.HasField("shape")
+    ]
+    for tensor in unranked:
+        tensor.shape.SetInParent()
+    onnx.checker.check_model(proto)
+    for tensor in unranked:
+        tensor.ClearField("shape")
 
 
 def _infer(proto: onnx.ModelProto) -> onnx.ModelProto:

@@ -15,6 +15,7 @@ from functools import cache
 
 import onnx
 import onnx_ir as ir
+from onnx_ir.passes.common import InlinePass
 
 from ir.capture.adapters import ADAPTERS, Context
 from ir.capture.infer import infer_quietly
@@ -178,7 +179,7 @@ def _inline_parametric(model: ir.Model) -> None:
             "a local function of another opset than the model's passes on its attributes",
             hint="inline the model's functions before capture",
         )
-    ir.passes.common.InlinePass(lambda function: function.identifier() in inline)(model)
+    InlinePass(lambda function: function.identifier() in inline)(model)
 
 
 def _holders(model: ir.Model) -> tuple[ir.Graph | ir.Function, ...]:

@@ -47,7 +47,7 @@ class Context:
             value = ir.Value(name=name, const_value=tensor)
             self.graph.register_initializer(value)
         value.type = ir.TensorType(tensor.dtype)
-        value.shape = ir.Shape(tensor.shape)
+        value.shape = ir.Shape(tensor.shape.numpy())
         return value
 
     def before(
