@@ -58,9 +58,8 @@ def upgrade(model: ir.Model) -> None:
         in_function = isinstance(holder, ir.Function)
         where = f"function '{holder.name}'" if in_function else "the model"
         version = _opset_of(holder, where, local)
-        if version != WORKING_OPSET:
-            graph = holder.graph if isinstance(holder, ir.Function) else holder
-            _upgrade_graph(graph, version, used, local, in_function=in_function)
+        graph = holder.graph if isinstance(holder, ir.Function) else holder
+        _upgrade_graph(graph, version, used, local, in_function=in_function)
         holder.opset_imports[""] = WORKING_OPSET
     model.ir_version = WORKING_IR_VERSION
 

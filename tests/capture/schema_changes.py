@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
+from functools import cache
 
 import onnx.defs
 
 
+@cache
 def changes() -> dict[tuple[str, int], tuple]:
     """(op, version) -> (schema before, schema from that version on), for 8 <= version <= 25."""
     history = defaultdict(list)
@@ -16,7 +19,7 @@ def changes() -> dict[tuple[str, int], tuple]:
     found = {}
     for name, schemas in history.items():
         schemas.sort(key=lambda schema: schema.since_version)
-        for before, after in zip(schemas, schemas[1:], strict=False):
+        for before, after in itertools.pairwise(schemas):
             if 7 < after.since_version <= 25:
                 found[name, after.since_version] = (before, after)
     return found
@@ -29,7 +32,7 @@ def kind(before: onnx.defs.OpSchema, after: onnx.defs.OpSchema) -> str:
     added = set(after.attributes) - set(before.attributes)
     for name, attribute in before.attributes.items():
         now = after.attributes.get(name)
-        if now is None or now.type != attribute.type or now.required and not attribute.required:
+        if now is None or now.type != attribute.type or (now.required and not attribute.required):
             return "breaking"
         if now.default_value != attribute.default_value:
             return "breaking"
