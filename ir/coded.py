@@ -66,7 +66,9 @@ def _check_type(node: Node, value: Value, wanted: onnx_ir.DataType, what: str) -
         )  # fmt: skip
 
 
-def _check_part(node: Node, qtype: QType, value: Value | None, kind: onnx_ir.DataType, tensor: Value) -> None:
+def _check_part(
+    node: Node, qtype: QType, value: Value | None, kind: onnx_ir.DataType, tensor: Value
+) -> None:
     """A scale or zero point: its type, and its shape where the tensor's is known."""
     assert value is not None
     _check_type(node, value, kind, "scale or zero point")
@@ -124,7 +126,9 @@ class Codes:
     def _begin(self, node: Node, codes: Value, qtype: QType) -> None:
         """Codes nobody encoded in sight: constants, inputs, or these moved about."""
         producer = codes.producer()
-        if producer is not None and (producer.domain or producer.op_type not in {*LAYOUT, "Constant"}):
+        if producer is not None and (
+            producer.domain or producer.op_type not in {*LAYOUT, "Constant"}
+        ):
             raise VerifyError(
                 f"%{codes.name} is computed by {producer.op_type}, expected codes", at=node,
                 hint="codes come from Encode, a constant or an input",
