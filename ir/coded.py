@@ -42,9 +42,6 @@ def check(node: Node) -> None:
         )
     first = node.inputs[0]
     assert first is not None
-    around = node.outputs if node.op_type == "Scale" else node.inputs[1:]
-    for value, kind in zip(around, parts, strict=True):
-        _check_part(node, qtype, value, kind, first)
     if node.op_type == "Decode":
         _check_type(node, first, element, "codes")
         _check_type(node, node.outputs[0], onnx_ir.DataType.FLOAT, "result")
@@ -56,6 +53,9 @@ def check(node: Node) -> None:
             )  # fmt: skip
         if node.op_type == "Encode":
             _check_type(node, node.outputs[0], element, "codes")
+    around = node.outputs if node.op_type == "Scale" else node.inputs[1:]
+    for value, kind in zip(around, parts, strict=True):
+        _check_part(node, qtype, value, kind, first)
 
 
 def _check_type(node: Node, value: Value, wanted: onnx_ir.DataType, what: str) -> None:
@@ -144,7 +144,8 @@ class Codes:
             if value in self._held:
                 self._moved(node, index, value)
                 qtype = self._held[value]  # type: ignore[index]
-                for output in node.outputs:
+                moved = node.outputs[:1] if node.op_type == "MaxPool" else node.outputs
+                for output in moved:
                     if self._held.setdefault(output, qtype) != qtype:
                         raise VerifyError(
                             f"codes of {self._held[output]} and {qtype} mixed", at=node,
