@@ -135,6 +135,16 @@ def mse_range(bins: Bins, levels: int, symmetric: bool = False) -> tuple[float, 
     return float(left), float(right)
 
 
+def range_sqnr(bins: Bins, low: float, high: float, levels: int) -> float:
+    """SQNR in dB of the data when `levels` codes are spread over [low, high]; inf without error."""
+    values, counts = _used_bins(bins)
+    noise = float(grid_errors(values, counts, np.array([low]), np.array([high]), levels, False)[0])
+    signal = float(np.square(values) @ counts)
+    if noise == 0.0:
+        return float("inf")
+    return 10.0 * float(np.log10(signal / noise)) if signal else float("-inf")
+
+
 def _used_bins(bins: Bins) -> tuple[np.ndarray, np.ndarray]:
     """(centres, counts) of the non-empty bins, joined in pairs until they span at most _SPAN."""
     counts, width = bins.counts, bins.width
