@@ -38,11 +38,11 @@ def percentile_range(bins: Bins, percent: float, symmetric: bool = False) -> tup
     total = int(bins.counts.sum())
     outside = (1.0 - percent / 100.0) * total
     if symmetric:
-        limit = min(_upper(bins.magnitudes(), 0.0, bins.width, outside), max(-low, high))
+        limit = float(min(_upper(bins.magnitudes(), 0.0, bins.width, outside), max(-low, high)))
         return -limit, limit
     upper = _upper(bins.counts, -bins.limit, bins.width, outside / 2)
     lower = -_upper(bins.counts[::-1], -bins.limit, bins.width, outside / 2)
-    return min(max(lower, low), 0.0), max(min(upper, high), 0.0)
+    return float(min(max(lower, low), 0.0)), float(max(min(upper, high), 0.0))
 
 
 def _upper(counts: np.ndarray, start: float, width: float, outside: float) -> float:
