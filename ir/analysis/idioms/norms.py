@@ -18,7 +18,7 @@ from ir.analysis.idioms.base import (
     trailing,
     varies_only_along,
 )
-from ir.graph import Node, Value, attribute, rank, readers, scalar
+from ir.graph import Node, Value, attribute, constant, rank, readers, scalar
 
 
 def layer_or_rms_norm(anchor: Node) -> Iterator[Idiom]:
@@ -175,11 +175,11 @@ def group_norm(anchor: Node) -> Iterator[Idiom]:
         return
     x, end = reshape.inputs[0], unshape.outputs[0]
     size = rank(x)
-    groups = anchor.inputs[1].const_value.size if anchor.inputs[1].const_value else None  # pyright: ignore[reportOptionalMemberAccess]
-    if size is None or x is None or groups is None or x.shape != end.shape:
+    ones = constant(anchor.inputs[1])
+    if size is None or x is None or ones is None or x.shape != end.shape:
         return
     nodes += [reshape, unshape]
-    attributes = {"num_groups": groups, "epsilon": attribute(anchor, "epsilon", 1e-5), "stash_type": 1}
+    attributes = {"num_groups": ones.size, "epsilon": attribute(anchor, "epsilon", 1e-5), "stash_type": 1}
     flat = {1: (("Reshape", (-1,)),), 2: (("Reshape", (-1,)),)}
     for all_nodes, inputs, result in _tails(end, nodes, (1 - size,), bias=True):
         yield Idiom("GroupNormalization", _unique(all_nodes), (x, *inputs), (result,), attributes, flat)
