@@ -37,7 +37,7 @@ class Edit:
         `at` is the node that will read it, or whose place it takes: inside a local function, which sees
         no initializer, a Constant node is put before it instead.
         """
-        tensor = onnx_ir.tensor(np.array(data, order="C")) if isinstance(data, np.ndarray) else data
+        tensor = onnx_ir.tensor(np.asarray(data, order="C")) if isinstance(data, np.ndarray) else data
         self.changes += 1
         if at is not None and at.graph in self._function_bodies():
             node = onnx_ir.node("Constant", [], {"value": tensor})

@@ -31,7 +31,7 @@ class CaptureError(PtqcError):
 
 
 class DataError(PtqcError):
-    """Calibration or evaluation data is missing, empty, not finite, or of the wrong shape or type."""
+    """Calibration or evaluation data is missing, empty, not finite, or of a wrong shape or type."""
 
     exit_code = 5
 

@@ -1,1 +1,11 @@
-"""models"""
+"""Reference models for demos, tests and benchmarks: real weights out of registry packages.
+
+Every module here has the same four functions, so that a loop can go over them:
+
+- `load()`: a `torch.nn.Module` in eval mode, or the path of an ONNX file;
+- `example()`: the inputs that capture needs, a tuple of tensors (a dict of arrays for ONNX);
+- `calibration(n)` and `evaluation(n)`: n seeded feeds, `{input name: array}`, disjoint sources.
+
+`DYNAMIC` says which axes of which input vary. Nothing outside this package, `tests/`,
+`benchmarks/`, `examples/` and the demo imports it: a user's own `models/` may shadow it.
+"""

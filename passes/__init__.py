@@ -2,5 +2,7 @@
 
 from .core import Ctx, Effect, Pass, Stat, register
 from .pipeline import Pipeline
+from .report import Report
+from .run import Check, Result, run
 
-__all__ = ["Ctx", "Effect", "Pass", "Pipeline", "Stat", "register"]
+__all__ = ["Check", "Ctx", "Effect", "Pass", "Pipeline", "Report", "Result", "Stat", "register", "run"]

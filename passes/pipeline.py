@@ -155,9 +155,11 @@ def read(text: str, kind: object, what: str) -> object:
         raise PipelineError(f"{what}: '{text}' is not valid", hint=f"expected {wanted}") from error
 
 
-def check_order(pipeline: Pipeline, stage: Stage, *, has_data: bool) -> None:
+def check_order(
+    pipeline: Pipeline, stage: Stage, *, has_data: bool, fresh: set[Stat] | None = None
+) -> None:
     """Everything that can be known before work: stages in sequence, statistics there and fresh."""
-    fresh: set[Stat] = set()
+    fresh = set(fresh or ())
     dropped: dict[Stat, str] = {}
     for number, step in enumerate(pipeline, 1):
         at = f"step {number} '{step.name}'"
