@@ -56,7 +56,7 @@ def signature(domain: str, op_type: str, version: int) -> Signature | None:
         tuple(_formal(formal, allowed) for formal in schema.inputs),
         tuple(_formal(formal, allowed) for formal in schema.outputs),
         (schema.min_input, schema.max_input, schema.min_output, schema.max_output),
-        {name: int(found.type.value) for name, found in schema.attributes.items()},
+        {name: _kind(found) for name, found in schema.attributes.items()},
         frozenset(name for name, found in schema.attributes.items() if found.required),
     )
 
@@ -71,6 +71,10 @@ def _formal(formal, allowed: dict[str, frozenset[str]]) -> Formal:
         text if text in allowed and formal.is_homogeneous else None,
         allowed.get(text, frozenset([text])),
     )
+
+
+def _kind(attribute: onnx.defs.OpSchema.Attribute) -> int:
+    return int(getattr(attribute.type, "value"))  # noqa: B009  (an enum of compiled code)
 
 
 @lru_cache(maxsize=64)

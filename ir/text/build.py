@@ -6,10 +6,10 @@ from collections.abc import Mapping
 
 import onnx_ir
 
-from .. import ops
-from ..errors import PipelineError
-from ..graph import IR_VERSION, QUANT_DOMAIN, Graph, Node, Value
-from ..qtype import QType
+from ir import ops
+from ir.errors import PipelineError
+from ir.graph import IR_VERSION, QUANT_DOMAIN, Graph, Node, Value
+from ir.qtype import QType
 from . import constants, words
 from .lexer import Token, Tokens
 from .printer import default_imports

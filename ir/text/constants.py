@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 import onnx_ir
 
-from ..graph import Graph, graphs
+from ir.graph import Graph, graphs
 from . import words
 
 Tensor = onnx_ir.TensorProtocol
@@ -105,7 +105,7 @@ def _number(value) -> str:
 def _flat(array: np.ndarray) -> np.ndarray:
     """One axis; complex numbers as pairs of real and imaginary part."""
     flat = np.ascontiguousarray(array).reshape(-1)
-    return flat.view(flat.real.dtype) if flat.dtype.kind == "c" else flat
+    return flat.view(np.real(flat).dtype) if flat.dtype.kind == "c" else flat
 
 
 def _bytes(text: object) -> bytes:
@@ -113,11 +113,12 @@ def _bytes(text: object) -> bytes:
 
 
 def _range(tensor: Tensor, bits: int | None) -> str:
-    known = tensor.meta.get((_RANGE, bits)) if hasattr(tensor, "meta") else None
+    key = f"{_RANGE}.{bits}"
+    known = tensor.meta.get(key) if hasattr(tensor, "meta") else None
     if known is None:
         known = _measure(tensor.numpy(), bits)
         if hasattr(tensor, "meta"):
-            tensor.meta[(_RANGE, bits)] = known
+            tensor.meta[key] = known
     return known
 
 

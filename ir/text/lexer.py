@@ -6,7 +6,7 @@ import json
 import re
 from typing import NamedTuple, NoReturn
 
-from ..errors import VerifyError
+from ir.errors import VerifyError
 from . import words
 
 _STRING = r'"(?:[^"\\\n]|\\.)*"'

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import onnx_ir
 
-from ..graph import BY, Graph
+from ir.graph import BY, Graph
 from . import build, words
 from .lexer import Tokens
 from .tree import Attribute, Body, Literal, Name, Op, Statement, Type

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 
 import onnx_ir
 
-from .. import ops
-from ..errors import PipelineError, VerifyError
-from ..graph import BY, IR_VERSION, OPSET, QUANT_DOMAIN, Graph, Node, Value
-from ..qtype import QType
+from ir import ops
+from ir.errors import PipelineError, VerifyError
+from ir.graph import BY, IR_VERSION, OPSET, QUANT_DOMAIN, Graph, Node, Value
+from ir.qtype import QType
 from . import words
 from .constants import literal
 
@@ -32,7 +32,7 @@ def show(graph: Graph, *, constants: str = "short", node_names: bool = True) -> 
 
 
 def default_imports(graphs: list[onnx_ir.Graph]) -> dict[str, int]:
-    """The opset imports of a text that names none: the working opset, version 1 of every domain used."""
+    """The opset imports of a text that names none: the working opset, version 1 of other domains."""
     domains = {node.domain for graph in graphs for node in graph.all_nodes()} - {""}
     return {"": OPSET, **dict.fromkeys(sorted(domains), 1)}
 
@@ -71,7 +71,7 @@ class _Printer:
                 parts.append(f"{key}={words.quoted(getattr(model, key))}")
         if model.model_version:
             parts.append(f"model_version={model.model_version}")
-        meta = {key: text for key, text in model.metadata_props.items() if key.startswith("ptqc.")}
+        meta = {key: text for key, text in model.metadata_props.items() if key.startswith(words.KEPT)}
         if meta:
             parts.append(f"meta={json.dumps(meta)}")
         if parts:
@@ -287,7 +287,7 @@ def _imports(imports: dict[str, int]) -> str:
 
 def _note(holder: Node | Value) -> str:
     """`; by PASS`, then any other metadata of ours as JSON."""
-    meta = {k: v for k, v in holder.metadata_props.items() if k.startswith("ptqc.")}
+    meta = {k: v for k, v in holder.metadata_props.items() if k.startswith(words.KEPT)}
     by = meta.get(BY, "")
     if by and by == by.strip() and " | " not in by and by.isprintable():
         del meta[BY]
