@@ -11,13 +11,14 @@ import numpy as np
 import onnx_ir
 
 from ir.graph import Graph, graphs
+
 from . import words
 
 Tensor = onnx_ir.TensorProtocol
 SMALL = 16
 """Constants of up to so many numbers show them all."""
 HUGE = 1 << 28
-"""`seed`, `zeros` and `ones` make no more numbers than this: a wrong text must not fill the memory."""
+"""`seed`, `zeros` and `ones` make no more numbers: a wrong text must not fill the memory."""
 _DIGEST, _RANGE = "ptqc.digest", "ptqc.range"
 
 
@@ -67,7 +68,7 @@ def _attribute_tensors(attributes) -> Iterator[Tensor]:
 
 
 def literal(tensor: Tensor | None, full: bool, bits: int | None = None) -> str:
-    """The text after `const`; `bits`: of the codes held, whose use is then shown as `used:15/16`."""
+    """The text after `const`; `bits`: of the codes held, whose use shows as `used:15/16`."""
     if tensor is None:
         return "missing"
     if full or tensor.size <= SMALL:
@@ -143,12 +144,8 @@ def from_numbers(
         raise ValueError(f"{math.prod(shape) * pairs} values, found {len(flat)}")
     wanted = {onnx_ir.DataType.STRING: str, onnx_ir.DataType.BOOL: bool}.get(dtype)
     for value in flat:
-        if (
-            wanted is not None
-            and type(value) is not wanted
-            or wanted is None
-            and type(value) in (str, bool)
-        ):
+        right = type(value) is wanted if wanted else type(value) not in (str, bool)
+        if not right:
             raise ValueError(f"values of type {words.DTYPE_NAMES[dtype]}, found {value!r}")
     if dtype == onnx_ir.DataType.STRING:
         texts = np.array([value.encode("utf-8", "surrogateescape") for value in flat], dtype=object)
@@ -176,7 +173,7 @@ def _array(flat: list, dtype: onnx_ir.DataType) -> np.ndarray:
 def made(
     kind: str, dtype: onnx_ir.DataType, shape: tuple[int, ...], seed: int, name: str | None
 ) -> Tensor:
-    """`seed:N` (normal numbers of that seed), `zeros` or `ones`. Raises ValueError as `from_numbers`."""
+    """`seed:N` (normal numbers), `zeros` or `ones`. Raises ValueError as `from_numbers`."""
     if math.prod(shape) > HUGE:
         raise ValueError(f"at most {HUGE} values, found {math.prod(shape)}")
     if dtype in (onnx_ir.DataType.STRING, onnx_ir.DataType.UNDEFINED):
