@@ -1,1 +1,26 @@
-"""backends"""
+"""Where graphs run. `build(result, "ort").save(path)`; every backend is imported only when asked for."""
+
+from __future__ import annotations
+
+import importlib
+
+from ir.errors import BackendError
+
+from .base import Target, Verdict
+
+TARGETS = {"ort": "backends.ort"}
+
+
+def target(name: str) -> Target:
+    """The target of that name."""
+    if name not in TARGETS:
+        raise BackendError(f"no target is called '{name}'", hint=f"one of {', '.join(TARGETS)}")
+    return importlib.import_module(TARGETS[name]).TARGET
+
+
+def build(result, name: str = "ort", **options):
+    """Lower a graph, or the result of `passes.run`, to an artifact that runs there."""
+    return target(name).build(result, **options)
+
+
+__all__ = ["TARGETS", "Target", "Verdict", "build", "target"]

@@ -1,1 +1,9 @@
-"""capture"""
+"""Any source model becomes one `onnx_ir.Model` at the working opset, safe to analyse and rewrite."""
+
+from __future__ import annotations
+
+from ir.capture.save import save, to_proto
+from ir.capture.source import capture
+from ir.capture.upgrade import WORKING_IR_VERSION, WORKING_OPSET
+
+__all__ = ["WORKING_IR_VERSION", "WORKING_OPSET", "capture", "save", "to_proto"]

@@ -1,0 +1,95 @@
+"""torch.nn.Module and ExportedProgram -> onnx_ir, through torch's own ONNX exporter."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import onnx_ir as ir
+import torch
+
+from ir.capture.read import read_model
+from ir.errors import CaptureError
+
+
+def read_torch(source: Any, example: Any, dynamic: Any) -> ir.Model:
+    """Export in evaluation mode; the weights of the result are the module's own tensors.
+
+    The module's training flags are put back afterwards, whatever happens.
+    """
+    if isinstance(source, torch.export.ExportedProgram):
+        if example is not None or dynamic is not None:
+            raise CaptureError(
+                "an ExportedProgram already has its example and dynamic shapes",
+                hint="leave example and dynamic out",
+            )
+        return _to_onnx(source)
+    if example is None:
+        raise CaptureError(
+            "a torch module needs example inputs", hint="capture(module, (tensor, ...))"
+        )
+    args, kwargs = _arguments(example)
+    with _evaluating(source), torch.no_grad():
+        try:
+            program = torch.export.export(source, args, kwargs, dynamic_shapes=dynamic)
+        except Exception as error:
+            raise CaptureError(
+                f"torch.export cannot trace the module: {_brief(error)}",
+                at=type(source).__name__,
+                hint="check that module(*example) runs and has no data-dependent control flow",
+            ) from error
+    return _to_onnx(program)
+
+
+def _arguments(example: Any) -> tuple[tuple, dict[str, Any]]:
+    if isinstance(example, Mapping):
+        return (), dict(example)
+    if isinstance(example, tuple | list):
+        return tuple(example), {}
+    return (example,), {}
+
+
+def _to_onnx(program: torch.export.ExportedProgram) -> ir.Model:
+    try:
+        with _quiet():
+            exported = torch.onnx.export(program, dynamo=True, verbose=False)
+    except Exception as error:
+        raise CaptureError(
+            f"torch.onnx cannot express the program: {_brief(error)}",
+            hint="the first unsupported operator is named above; replace or decompose it",
+        ) from error
+    assert exported is not None
+    return read_model(exported.model)
+
+
+@contextlib.contextmanager
+def _evaluating(module: torch.nn.Module) -> Iterator[None]:
+    flags = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, training in flags:
+            part.training = training
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter warns about deprecations inside torch that no caller can act on."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _brief(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0][:300] if lines else type(error).__name__

@@ -1,0 +1,158 @@
+"""The only code that mutates a graph: every change keeps names, uses and provenance right."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import onnx_ir
+
+from . import ops
+from .graph import BY, Graph, Names, Node, Value
+from .qtype import QType
+
+
+class Edit:
+    """One step's changes to one graph. `by` is stamped on every node it makes; `changes` counts them.
+
+    A value that takes another's place takes its name as well: the name says what the value means.
+    """
+
+    def __init__(self, graph: Graph, by: str = "") -> None:
+        self.graph = graph
+        self.by = by
+        self.changes = 0
+        self.names = Names(graph)
+
+    # -- making ---------------------------------------------------------------------------------
+
+    def constant(self, data: np.ndarray | onnx_ir.TensorProtocol, name: str) -> Value:
+        """A new initializer of the main graph (visible in every body)."""
+        name = self.names.fresh(name)
+        tensor = onnx_ir.tensor(np.asarray(data, order="C")) if isinstance(data, np.ndarray) else data
+        value = onnx_ir.val(name, tensor.dtype, tensor.shape, const_value=tensor)
+        self.graph.graph.register_initializer(value)
+        self.changes += 1
+        return value
+
+    def node(
+        self,
+        op: str,
+        inputs: Sequence[Value | None],
+        *,
+        like: str,
+        outputs: int = 1,
+        domain: str = "",
+        before: Node | None = None,
+        after: Node | None = None,
+        **attributes,
+    ) -> Node:
+        """A new node, its outputs named after `like`, put `before` or `after` another node."""
+        values = [onnx_ir.val(self.names.fresh(like)) for _ in range(outputs)]
+        kept = {key: value for key, value in attributes.items() if value is not None}
+        node = onnx_ir.node(op, inputs, kept, domain=domain, outputs=values)
+        node.name = self.names.fresh(f"{like}:{op}")
+        self.place(node, before=before, after=after)
+        return node
+
+    def quant(
+        self, op: str, qtype: QType, inputs: Sequence[Value], *, like: str,
+        before: Node | None = None, after: Node | None = None,
+    ) -> Node:  # fmt: skip
+        """A new Encode, Decode or Scale node; its function is defined by `finish`."""
+        node = ops.make(op, qtype, list(inputs), self.names, like)
+        self.place(node, before=before, after=after)
+        return node
+
+    def place(self, node: Node, *, before: Node | None = None, after: Node | None = None) -> None:
+        """Put a node into the graph of its neighbour (the main graph's front without one)."""
+        if self.by:
+            node.metadata_props[BY] = self.by
+        if before is not None:
+            before.graph.insert_before(before, node)  # type: ignore[union-attr]
+        elif after is not None:
+            after.graph.insert_after(after, node)  # type: ignore[union-attr]
+        elif len(self.graph.graph):
+            self.graph.graph.insert_before(self.graph.graph[0], node)
+        else:
+            self.graph.graph.append(node)
+        self.changes += 1
+
+    # -- rewiring -------------------------------------------------------------------------------
+
+    def replace(self, old: Value, new: Value) -> None:
+        """`new` means what `old` meant: it takes its readers, its place as an output, and its name.
+
+        A graph input or an initializer keeps the name it is known by, and `new` its own. The same
+        holds when `old` stays in use by `new`'s own producer.
+        """
+        maker = new.producer()
+        own = [(node, i) for node, i in ((u.node, u.idx) for u in old.uses()) if node is maker]
+        outputs = old.is_graph_output()
+        keeps_name = old.is_graph_input() or old.is_initializer() or new.is_graph_input()
+        old.replace_all_uses_with(new, replace_graph_outputs=outputs)
+        for node, index in own:
+            node.replace_input_with(index, old)
+        if new.type is None:
+            new.type = old.type
+        if new.shape is None:
+            new.shape = old.shape
+        self.changes += 1
+        if (not keeps_name or outputs) and not new.is_initializer() and not own:
+            self._swap_names(old, new)
+
+    def _swap_names(self, old: Value, new: Value) -> None:
+        name, old.name = old.name, self.names.fresh(f"{old.name}.was")
+        new.name = name
+
+    def set_input(self, node: Node, index: int, value: Value | None) -> None:
+        """Let one input of a node read another value."""
+        node.replace_input_with(index, value)
+        self.changes += 1
+
+    def rename(self, value: Value, wanted: str) -> None:
+        """A fresh name, for a value whose meaning a rewrite has changed."""
+        value.name = self.names.fresh(wanted)
+        self.changes += 1
+
+    def attribute(self, node: Node, name: str, data) -> None:
+        """Set or (None) delete an attribute."""
+        if data is None:
+            node.attributes.pop(name, None)
+        else:
+            node.attributes[name] = onnx_ir.convenience.convert_attribute(name, data)
+        self.changes += 1
+
+    def note(self, node: Node, notes: Mapping[str, str]) -> None:
+        """Write annotations (`metadata_props`) on a node."""
+        node.metadata_props.update(notes)
+        self.changes += 1
+
+    # -- removing -------------------------------------------------------------------------------
+
+    def remove(self, *nodes: Node) -> None:
+        """Remove nodes whose outputs nothing reads any more (readers first, then their inputs)."""
+        for node in nodes:
+            node.graph.remove(node, safe=True)  # type: ignore[union-attr]
+            self.changes += 1
+
+    def remove_dead(self, *nodes: Node) -> None:
+        """Remove those of the nodes that nothing reads, and then whatever only they kept alive."""
+        waiting = list(nodes)
+        while waiting:
+            node = waiting.pop()
+            if node.graph is None or any(v.uses() or v.is_graph_output() for v in node.outputs):
+                continue
+            makers = [v.producer() for v in node.inputs if v is not None]
+            self.remove(node)
+            waiting.extend(m for m in makers if m is not None)
+
+    def drop_constant(self, value: Value) -> None:
+        """Forget an initializer that nothing reads."""
+        if not value.uses() and value.graph is not None and not value.is_graph_output():
+            value.graph.initializers.pop(value.name, None)  # type: ignore[arg-type]
+            self.changes += 1
+
+    def finish(self) -> None:
+        """Bring the functions of our ops in line with their uses; call once after the changes."""
+        ops.define(self.graph)

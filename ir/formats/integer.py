@@ -1,0 +1,73 @@
+"""Integer codes: pure functions of (numbers, scale, zero, QType); the meaning of i8, u4 and the like."""
+
+from __future__ import annotations
+
+import ml_dtypes
+import numpy as np
+
+from ..errors import PipelineError
+from ..qtype import QType
+
+_NARROW = {
+    "i4": ml_dtypes.int4,
+    "u4": ml_dtypes.uint4,
+    "i2": ml_dtypes.int2,
+    "u2": ml_dtypes.uint2,
+}
+_WIDE = {f"{sign}{bits}": np.dtype(f"{sign}{bits // 8}") for sign in "iu" for bits in (8, 16, 32)}
+
+SCALE_FLOOR = 1e-8
+"""Smallest scale: a tensor of zeros still gets a scale that can be divided by (card observers)."""
+
+
+def dtype(element: str) -> np.dtype:
+    """The numpy type that holds codes of an integer element."""
+    if element in _WIDE:
+        return _WIDE[element]
+    if element in _NARROW:
+        return np.dtype(_NARROW[element])
+    raise PipelineError(
+        f"element '{element}' has no ONNX integer type", hint="use i2, u2, i4, u4, i8, u8, i16 or u16"
+    )
+
+
+def expand(part: np.ndarray, shape: tuple[int, ...], qtype: QType) -> np.ndarray:
+    """Scales or zeros of `qtype.scale_shape(shape)` repeated (or broadcastable) to `shape`."""
+    for axis, (size, block) in enumerate(zip(shape, qtype.block, strict=False)):
+        if block > 1:
+            part = np.repeat(part, block, axis=axis)
+            part = part[(slice(None),) * axis + (slice(0, size),)]
+    return part
+
+
+def scale_and_zero(low, high, qtype: QType) -> tuple[np.ndarray, np.ndarray | None]:
+    """Scale (float32) and zero point (codes' type, or None) that cover [low, high], zero included.
+
+    Symmetric: s = max(|low|, |high|) / qmax (unsigned codes without a zero hold no negatives). Affine: s = (high - low) / (qmax - qmin),
+    z = round(qmin - low / s). Card observers, eq. 1.
+    """
+    low = np.minimum(np.asarray(low, np.float64), 0)
+    high = np.maximum(np.asarray(high, np.float64), 0)
+    lowest, highest = qtype.limits
+    if qtype.zero is None:
+        scale = np.maximum(np.maximum(-low, high) / highest, SCALE_FLOOR)
+        return scale.astype(np.float32), None
+    scale = np.maximum((high - low) / (highest - lowest), SCALE_FLOOR).astype(np.float32)
+    zero = np.clip(np.rint(lowest - low / scale), lowest, highest)
+    return scale, zero.astype(dtype(qtype.zero))
+
+
+def encode(x: np.ndarray, scale: np.ndarray, zero: np.ndarray | None, qtype: QType) -> np.ndarray:
+    """Nearest codes, ties to even, saturating: what QuantizeLinear does."""
+    codes = np.rint(x / expand(scale, x.shape, qtype))
+    if zero is not None:
+        codes = codes + expand(zero.astype(np.float32), x.shape, qtype)
+    return np.clip(codes, *qtype.limits).astype(dtype(qtype.element))
+
+
+def decode(codes: np.ndarray, scale: np.ndarray, zero: np.ndarray | None, qtype: QType) -> np.ndarray:
+    """(codes - zero) * scale in float32: what DequantizeLinear does."""
+    steps = codes.astype(np.float32)
+    if zero is not None:
+        steps = steps - expand(zero.astype(np.float32), codes.shape, qtype)
+    return steps * expand(scale.astype(np.float32), codes.shape, qtype)

@@ -1,0 +1,201 @@
+"""Our few ops, in the domain `quant`: ONNX functions whose bodies are standard ops.
+
+    %codes = quant.Encode:QTYPE(%x, %scale[, %zero])        float -> codes
+    %x     = quant.Decode:QTYPE(%codes, %scale[, %zero])    codes -> float
+    %scale[, %zero] = quant.Scale:QTYPE(%x)                 a scale computed at run time
+
+The function's `overload` is the QType's text, so a model may hold any number of formats, and any ONNX
+runtime runs them by inlining the body. Scales keep the rank of the tensor (`QType.scale_shape`).
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import onnx_ir
+
+from .errors import PipelineError
+from .formats import integer
+from .graph import IR_VERSION, OPSET, QUANT_DOMAIN, Graph, Names, Node, Value
+from .qtype import QType
+
+OPS = ("Encode", "Decode", "Scale")
+_ONNX_TYPES = {
+    **{f"{sign}{bits}": f"{name}{bits}" for sign, name in (("i", "INT"), ("u", "UINT"))
+       for bits in (2, 4, 8, 16, 32)},
+    "f32": "FLOAT",
+    "f16": "FLOAT16",
+    "bf16": "BFLOAT16",
+}
+
+
+def onnx_type(element: str) -> onnx_ir.DataType:
+    """The ONNX type that stores an element, a scale or a zero point."""
+    try:
+        return onnx_ir.DataType[_ONNX_TYPES[element]]
+    except KeyError:
+        raise PipelineError(
+            f"no ONNX type stores '{element}'", hint=f"one of {', '.join(_ONNX_TYPES)}"
+        ) from None
+
+
+def is_op(node: Node | None, *names: str) -> bool:
+    """Whether the node is one of our ops (any of them, or one of `names`)."""
+    return node is not None and node.domain == QUANT_DOMAIN and node.op_type in (names or OPS)
+
+
+def qtype_of(node: Node) -> QType:
+    """The QType of an Encode, Decode or Scale node."""
+    return QType.parse(node.overload)
+
+
+def codes_qtype(value: Value) -> QType | None:
+    """What the codes in a value mean: asked of its Encode, else of a Decode that reads it."""
+    producer = value.producer()
+    if is_op(producer, "Encode"):
+        return qtype_of(producer)  # type: ignore[arg-type]
+    for use in value.uses():
+        if is_op(use.node, "Decode") and use.idx == 0:
+            return qtype_of(use.node)
+    return None
+
+
+def make(op: str, qtype: QType, inputs: list[Value], names: Names, like: str) -> Node:
+    """A node of one of our ops; register its function with `define` (`ir.edit` does)."""
+    suffixes = {"Encode": ("codes",), "Decode": ("decoded",), "Scale": ("scale", "zero")}[op]
+    if op == "Scale" and qtype.zero is None:
+        suffixes = suffixes[:1]
+    outputs = [onnx_ir.val(names.fresh(f"{like}.{suffix}")) for suffix in suffixes]
+    node = onnx_ir.Node(
+        QUANT_DOMAIN, op, inputs, overload=str(qtype), outputs=outputs,
+        name=names.fresh(f"{like}.{op}"),
+    )
+    _type_outputs(node, qtype, inputs[0])
+    return node
+
+
+def _type_outputs(node: Node, qtype: QType, source: Value) -> None:
+    kinds = {"Encode": (qtype.element,), "Decode": ("f32",), "Scale": (qtype.scales[0], qtype.zero)}
+    for value, kind in zip(node.outputs, kinds[node.op_type], strict=False):
+        value.type = onnx_ir.TensorType(onnx_type(kind))  # type: ignore[arg-type]
+        if node.op_type != "Scale":
+            value.shape = source.shape
+        elif qtype.per_tensor:
+            value.shape = onnx_ir.Shape(())
+
+
+def define(model: Graph) -> None:
+    """Give the model the function of every op of ours that it uses, and drop the unused ones."""
+    used = {}
+    for graph in [model.graph, *(f.graph for f in model.functions.values())]:
+        for node in graph.all_nodes():
+            if is_op(node):
+                used[node.op_identifier()] = node
+        if graph is model.graph and used:
+            graph.opset_imports.setdefault(QUANT_DOMAIN, 1)
+    for key in [k for k in model.functions if k[0] == QUANT_DOMAIN and k not in used]:
+        del model.functions[key]
+    for key, node in used.items():
+        if key not in model.functions:
+            model.functions[key] = function(node.op_type, qtype_of(node))
+
+
+def function(op: str, qtype: QType) -> onnx_ir.Function:
+    """The ONNX function of one op at one QType: signature and body in standard ops."""
+    parsed = _parse(_body(op, qtype))
+    return onnx_ir.Function(
+        QUANT_DOMAIN, op, str(qtype), graph=parsed.graph.clone(), attributes=()
+    )
+
+
+@lru_cache(maxsize=256)
+def _parse(body: str) -> onnx_ir.Function:
+    text = (
+        f'<ir_version: {IR_VERSION}, opset_import: ["": {OPSET}]> g (float x) => (float x) {{}}\n'
+        f'<domain: "{QUANT_DOMAIN}", opset_import: ["": {OPSET}]>\n{body}'
+    )
+    return next(iter(onnx_ir.from_onnx_text(text).functions.values()))
+
+
+def _body(op: str, qtype: QType) -> str:
+    if len(qtype.scales) != 1 or not qtype.integer:
+        raise PipelineError(f"{op} has no body for {qtype}", hint="integer elements with one scale")
+    integer.dtype(qtype.element)  # refuses widths that ONNX cannot store
+    zero = ", zero" if qtype.zero else ""
+    if op == "Scale":
+        return f"Scale (x) => (scale{zero}) {{ {_scale_body(qtype)} }}"
+    source, result = ("x", "codes") if op == "Encode" else ("codes", "x")
+    native = qtype.per_tensor or qtype.axis is not None or qtype.blocked_axis is not None
+    body = (_native_body if native else _broadcast_body)(op, qtype)
+    return f"{op} ({source}, scale{zero}) => ({result}) {{ {body} }}"
+
+
+def _native_body(op: str, qtype: QType) -> str:
+    """QuantizeLinear / DequantizeLinear on scales brought to the layout that they want."""
+    lines, parts, attributes = ["real = Cast<to = 1>(scale)"], ["real"], []
+    if qtype.zero:
+        parts.append("zero")
+    if qtype.axis is not None:
+        lines.append("flat = Constant<value = int64[1] {-1}>()")
+        lines += [f"{part}_row = Reshape({part}, flat)" for part in parts]
+        parts = [f"{part}_row" for part in parts]
+        attributes.append(f"axis = {qtype.axis}")
+    elif qtype.blocked_axis is not None:
+        axis = qtype.blocked_axis
+        attributes += [f"axis = {axis}", f"block_size = {qtype.block[axis]}"]
+    if op == "Encode" and not qtype.zero:
+        attributes.append(f"output_dtype = {int(onnx_type(qtype.element))}")
+    source, result = ("x", "codes") if op == "Encode" else ("codes", "x")
+    name = "QuantizeLinear" if op == "Encode" else "DequantizeLinear"
+    options = f"<{', '.join(attributes)}>" if attributes else ""
+    lines.append(f"{result} = {name} {options}({source}, {', '.join(parts)})")
+    return "\n".join(lines)
+
+
+def _broadcast_body(op: str, qtype: QType) -> str:
+    """The same arithmetic spelled out, for scales along several axes (per token, for example)."""
+    if any(size > 1 for size in qtype.block):
+        raise PipelineError(f"{op} has no body for {qtype}", hint="cut one axis into blocks, not several")
+    lines = ["real = Cast<to = 1>(scale)"]
+    if qtype.zero:
+        lines.append("origin = Cast<to = 1>(zero)")
+    if op == "Decode":
+        lines.append("steps = Cast<to = 1>(codes)")
+        lines.append("centred = " + ("Sub(steps, origin)" if qtype.zero else "Identity(steps)"))
+        return "\n".join([*lines, "x = Mul(centred, real)"])
+    low, high = qtype.limits
+    lines += ["ratio = Div(x, real)", "nearest = Round(ratio)"]
+    lines.append("moved = " + ("Add(nearest, origin)" if qtype.zero else "Identity(nearest)"))
+    lines.append(f"low = Constant<value = float {{{low}.0}}>()")
+    lines.append(f"high = Constant<value = float {{{high}.0}}>()")
+    lines.append("held = Clip(moved, low, high)")
+    return "\n".join([*lines, f"codes = Cast<to = {int(onnx_type(qtype.element))}>(held)"])
+
+
+def _scale_body(qtype: QType) -> str:
+    """Scale (and zero) from the tensor's own range, zero included; keeps the rank unless per tensor."""
+    if qtype.element == "u8" and qtype.zero == "u8" and qtype.per_tensor:
+        return "codes, scale, zero = DynamicQuantizeLinear(x)"  # its arithmetic is the definition
+    axes = [i for i, size in enumerate(qtype.block) if size == 0]
+    if any(size > 1 for size in qtype.block):
+        raise PipelineError(f"Scale has no body for {qtype}", hint="use whole axes or single indices")
+    keep = 0 if qtype.per_tensor else 1
+    reduce = f"<keepdims = {keep}>(END" + ("" if qtype.per_tensor else ", axes") + ")"
+    lowest, highest = qtype.limits
+    lines = [f"floor = Constant<value = float {{{integer.SCALE_FLOOR}}}>()"]
+    lines.append("none = Constant<value = float {0.0}>()")
+    if not qtype.per_tensor:
+        lines.append(f"axes = Constant<value = int64[{len(axes)}] {{{', '.join(map(str, axes))}}}>()")
+    if qtype.zero is None:
+        lines += ["size = Abs(x)", "top = ReduceMax" + reduce.replace("END", "size")]
+        lines += [f"reach = Constant<value = float {{{highest}.0}}>()", "raw = Div(top, reach)"]
+        return "\n".join([*lines, "scale = Max(raw, floor)"])
+    lines += ["top = ReduceMax" + reduce.replace("END", "x"), "high = Max(top, none)"]
+    lines += ["bottom = ReduceMin" + reduce.replace("END", "x"), "low = Min(bottom, none)"]
+    lines += [f"steps = Constant<value = float {{{highest - lowest}.0}}>()"]
+    lines += ["span = Sub(high, low)", "raw = Div(span, steps)", "scale = Max(raw, floor)"]
+    lines += [f"first = Constant<value = float {{{lowest}.0}}>()"]
+    lines += [f"last = Constant<value = float {{{highest}.0}}>()"]
+    lines += ["offset = Div(low, scale)", "moved = Sub(first, offset)", "whole = Round(moved)"]
+    lines += ["held = Clip(whole, first, last)"]
+    return "\n".join([*lines, f"zero = Cast<to = {int(onnx_type(qtype.zero))}>(held)"])

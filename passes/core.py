@@ -1,0 +1,146 @@
+"""The whole protocol of a pass on one screen: Pass, Effect, Stat, Ctx, and what run() promises it.
+
+A pass is a frozen dataclass whose fields are its options. It declares what it takes, needs and spoils;
+the manager checks every one of these claims, so a pass does only its own work:
+
+    run(graph, ctx): change `graph` (a clone, all yours) through `ctx.edit`; tell `ctx.did(site)` for every
+    site changed and `ctx.skip(site, reason)` for every site refused. Zero sites is the manager's business.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, fields
+from enum import Enum
+from typing import Any, ClassVar, TypeVar
+
+import numpy as np
+
+from backends.base import Target
+from ir.edit import Edit
+from ir.errors import describe
+from ir.graph import Graph
+from ir.verify import Stage
+
+
+class Effect(Enum):
+    """What a pass does to the function that the graph computes."""
+
+    EXACT = "same function: checked by evaluating both sides on real inputs"
+    LOSSY = "another function: the report gives the SQNR of every output in dB"
+    NOTES = "the graph computes as before; only annotations or statistics are added"
+
+
+class Stat(Enum):
+    """Calibration statistics that `collect` can gather, by the name used in pipelines."""
+
+    ABSMAX = "absmax"
+    MINMAX = "minmax"
+    MOVING_AVERAGE = "moving_average"
+    PERCENTILE = "percentile"
+    HISTOGRAM = "histogram"
+    MOMENTS = "moments"
+    GRAM = "gram"
+
+
+class Pass(ABC):
+    """One named rewrite. See the module docstring; `passes/cleanup/dedup.py` is a small example."""
+
+    name: ClassVar[str]
+    effect: ClassVar[Effect] = Effect.EXACT
+    takes: ClassVar[frozenset[Stage]] = frozenset({Stage.FLOAT})
+    makes: ClassVar[Stage | None] = None
+    """The stage it leaves; None: the stage it was given."""
+    needs: ClassVar[frozenset[Stat]] = frozenset()
+    needs_one_of: ClassVar[frozenset[Stat]] = frozenset()
+    spoils: ClassVar[frozenset[Stat]] = frozenset()
+    optional: ClassVar[bool] = False
+    """Whether finding nothing to do is fine (cleanup). Otherwise zero sites is an error."""
+
+    @abstractmethod
+    def run(self, graph: Graph, ctx: Ctx) -> None:
+        """Do the work on `graph` in place."""
+
+    def gives(self) -> frozenset[Stat]:
+        """Statistics that are fresh after this pass."""
+        return frozenset()
+
+    def required(self) -> frozenset[Stat]:
+        """Statistics that this pass needs with its present options."""
+        return self.needs
+
+    def __str__(self) -> str:
+        defaults = {f.name: f.default for f in fields(self)}  # type: ignore[arg-type]
+        changed = {k: getattr(self, k) for k, d in defaults.items() if getattr(self, k) != d}
+        options = ",".join(f"{key}={option_text(value)}" for key, value in changed.items())
+        return f"{self.name}{{{options}}}" if options else self.name
+
+
+def option_text(value: Any) -> str:
+    """An option's value as pipelines write it; `passes.pipeline` reads it back."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, tuple):
+        return "[" + " ".join(option_text(part) for part in value) + "]"
+    text = repr(value) if isinstance(value, float) else str(value)
+    return f"'{text}'" if any(c in text for c in "{}|,=[] '") and not _plain(text) else text
+
+
+def _plain(text: str) -> bool:
+    return not any(c in text for c in "{}|,[] '")
+
+
+P = TypeVar("P", bound=type[Pass])
+REGISTRY: dict[str, type[Pass]] = {}
+
+
+def register(cls: P) -> P:
+    """Make a pass known by its name. A name used twice is an error, never an override."""
+    other = REGISTRY.get(cls.name)
+    if other is not None and other.__qualname__ != cls.__qualname__:
+        raise ValueError(
+            f"pass name '{cls.name}' of {cls.__module__} is taken by {other.__module__}; rename one"
+        )
+    REGISTRY[cls.name] = cls
+    return cls
+
+
+@dataclass
+class Skip:
+    """A site that a pass left alone, and why."""
+
+    site: str
+    reason: str
+
+
+@dataclass
+class Ctx:
+    """What a pass may use: its step's editor, statistics, data, randomness; and what it reports."""
+
+    edit: Edit
+    target: Target
+    rng: np.random.Generator
+    stats: dict[Stat, dict[str, Any]] = field(default_factory=dict)
+    data: Iterable[dict[str, np.ndarray]] | None = None
+    float_graph: Graph | None = None
+    """The last FLOAT graph: teacher, residual and yardstick. Never changed."""
+    seed: int = 0
+    progress: Callable[[Iterable, str, int | None], Iterator] = lambda items, label, total: iter(items)
+    sites: list[str] = field(default_factory=list)
+    skips: list[Skip] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def did(self, site: object) -> None:
+        """Report one site as changed."""
+        self.sites.append(describe(site))
+
+    def skip(self, site: object, reason: str) -> None:
+        """Report one site as refused, with the reason a user can act on."""
+        self.skips.append(Skip(describe(site), reason))
+
+    def note(self, text: str) -> None:
+        """One line for the report that belongs to no single site."""
+        self.notes.append(text)

@@ -1,0 +1,124 @@
+"""Did a step keep its promise? Both sides are run on the same inputs and compared.
+
+EXACT: the largest difference, relative to the output's own largest magnitude, stays below `TOLERANCE` in
+float32; when it does not, both sides are run in double precision, where only a truly different function still
+differs. LOSSY: the SQNR of every output in dB.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from backends.torch import Executor
+from calib import metrics
+from ir.errors import BackendError
+from ir.graph import Graph
+
+TOLERANCE = 1e-5
+Feeds = Mapping[str, np.ndarray]
+Outputs = list[dict[str, np.ndarray]]
+
+
+def outputs_of(graph: Graph, probes: Sequence[Feeds], dtype: type | None = None) -> Outputs:
+    """Outputs of the graph for every probe."""
+    executor = Executor(graph, dtype=dtype)
+    return [{k: to_numpy(v) for k, v in executor.run(feeds).items()} for feeds in probes]
+
+
+def to_numpy(value) -> np.ndarray:
+    return np.asarray(value.detach().cpu().numpy() if hasattr(value, "detach") else value)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The output that differs most: largest absolute difference over largest magnitude."""
+
+    output: str
+    relative: float
+
+    @property
+    def ok(self) -> bool:
+        return self.relative <= TOLERANCE
+
+
+def difference(before: Outputs, after: Outputs) -> Difference:
+    """Compare outputs by position, over all probes."""
+    worst = Difference("", 0.0)
+    for one, two in zip(before, after, strict=True):
+        for (name, a), (_, b) in zip(one.items(), two.items(), strict=True):
+            relative = relative_difference(a, b)
+            if not relative <= worst.relative:
+                worst = Difference(name, relative)
+    return worst
+
+
+def relative_difference(a: np.ndarray, b: np.ndarray) -> float:
+    """max|a - b| / max|a|; infinite for other shapes, or where one side is NaN or infinite alone."""
+    if a.shape != b.shape:
+        return float("inf")
+    if a.size == 0:
+        return 0.0
+    if a.dtype.kind not in "fc" and a.dtype.name not in ("bfloat16", "float16"):
+        return 0.0 if np.array_equal(a, b) else float("inf")
+    a, b = a.astype(np.float64), b.astype(np.float64)
+    finite = np.isfinite(a)
+    if not np.array_equal(a[~finite], b[~finite], equal_nan=True) or not np.isfinite(b[finite]).all():
+        return float("inf")
+    if not finite.any():
+        return 0.0
+    size = np.abs(a[finite]).max()
+    gap = np.abs(a[finite] - b[finite]).max()
+    return float(gap / size) if size > 0 else float("inf" if gap > 0 else 0.0)
+
+
+def same_function(before: Graph, after: Graph, probes: Sequence[Feeds]) -> Difference:
+    """The double-precision arbiter, for a difference that float32 rounding may explain."""
+    try:
+        wide = [outputs_of(graph, probes, np.float64) for graph in (before, after)]
+    except BackendError:
+        wide = [outputs_of(graph, probes) for graph in (before, after)]
+    return difference(*wide)
+
+
+def sqnr(before: Outputs, after: Outputs) -> dict[str, float]:
+    """SQNR in dB of every float output, over all probes."""
+    totals: dict[str, metrics.Difference] = {}
+    for one, two in zip(before, after, strict=True):
+        for (name, a), (_, b) in zip(one.items(), two.items(), strict=True):
+            if a.dtype.kind == "f":
+                totals.setdefault(name, metrics.Difference()).add(a, b)
+    return {name: total.result().sqnr_db for name, total in totals.items()}
+
+
+def first_divergence(before: Graph, after: Graph, feeds: Feeds) -> tuple[str, float] | None:
+    """The first value, in the order of `after`, that both graphs name and that differs.
+
+    Names say what a value means (docs/architecture.md), so this is where a rewrite went wrong.
+    """
+    names = _float_names(before) & _float_names(after)
+    kept: dict[str, np.ndarray] = {}
+
+    def keep(name: str):
+        return lambda tensor: kept.__setitem__(name, to_numpy(tensor))
+
+    Executor(before).run(feeds, watch={name: keep(name) for name in names})
+    found: list[tuple[str, float]] = []
+
+    def compare(name: str):
+        def look(tensor) -> None:
+            relative = relative_difference(kept[name], to_numpy(tensor))
+            if not relative <= TOLERANCE and not found:
+                found.append((name, relative))
+
+        return look
+
+    Executor(after).run(feeds, watch={name: compare(name) for name in names if name in kept})
+    return found[0] if found else None
+
+
+def _float_names(graph: Graph) -> set[str]:
+    computed: Iterable = (v for node in graph.graph for v in node.outputs)
+    return {v.name for v in computed if v.name and v.dtype is not None and v.dtype.is_floating_point()}

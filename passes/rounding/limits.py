@@ -1,0 +1,89 @@
+"""Rules that a kernel puts on a weight's codes, and how to keep them with the least error.
+
+`pairs`: x86 kernels without VNNI multiply u8 by i8 with vpmaddubsw, which adds two neighbouring products
+in 16 bits and saturates. 255 * (w0 + w1) stays inside when |w0 + w1| <= 128 for every pair of neighbours of
+one sign; pairs of different sign never saturate. Neighbours are inputs 2j and 2j+1 in the kernel's order:
+as stored for MatMul and Gemm, and [kernel height, kernel width, channel] for Conv. Codes that keep the rule
+are exact on every CPU with all eight bits, where peers give one bit away or run wrong.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+PAIRS = "pairs"
+REACH = 128
+"""Largest |w0 + w1| for which 255 * (w0 + w1) fits in 16 bits with sign."""
+STRETCHES = (1.0, 1.03, 1.08, 1.15, 1.25, 1.4, 1.6, 1.8, 2.0)
+"""Scales tried when pairs break the rule: at 2.0 no pair can."""
+
+
+def kernel_rows(weight: np.ndarray, inputs: tuple[int, ...], output: int) -> np.ndarray:
+    """The weight as [N, K] with K in the kernel's order: Conv [N, C, kh, kw] puts channels last."""
+    if len(inputs) > 1:
+        return np.moveaxis(weight, 1, -1).reshape(weight.shape[0], -1)
+    order = [i for i in range(weight.ndim) if i not in (*inputs, output)]
+    return weight.transpose(*order, output, *inputs).reshape(-1, weight.shape[inputs[0]])
+
+
+def from_kernel_rows(
+    rows: np.ndarray, shape: tuple[int, ...], inputs: tuple[int, ...], output: int
+) -> np.ndarray:
+    """Undo `kernel_rows`."""
+    if len(inputs) > 1:
+        spatial = rows.reshape(shape[0], *shape[2:], shape[1])
+        return np.moveaxis(spatial, -1, 1)
+    order = [*[i for i in range(len(shape)) if i not in (*inputs, output)], output, *inputs]
+    return rows.reshape([shape[i] for i in order]).transpose(np.argsort(order))
+
+
+def breaks_pairs(rows: np.ndarray) -> np.ndarray:
+    """Which pairs of codes [..., K] could saturate: bool [..., K // 2]."""
+    even = rows.shape[-1] // 2 * 2
+    pair = rows[..., :even].astype(np.int16).reshape(*rows.shape[:-1], -1, 2)
+    total = pair.sum(-1)
+    return (np.abs(total) > REACH) & (pair[..., 0] * pair[..., 1] > 0)
+
+
+def hold_pairs(steps: np.ndarray) -> np.ndarray:
+    """Nearest codes to `steps` (weights over scale) [N, K] that keep the rule: int16 [N, K].
+
+    A pair past the reach is projected onto |w0 + w1| = 128, both moving alike (the least squared error),
+    then rounded so that the sum stays exact.
+    """
+    codes = np.clip(np.rint(steps), -127, 127).astype(np.int16)
+    bad = breaks_pairs(codes)
+    if not bad.any():
+        return codes
+    row, pair = np.nonzero(bad)
+    first, second = steps[row, 2 * pair], steps[row, 2 * pair + 1]
+    sign = np.sign(first)
+    share = np.clip(REACH / 2 + (np.abs(first) - np.abs(second)) / 2, 1, REACH - 1)
+    left = np.clip(np.rint(share), 1, 127)
+    codes[row, 2 * pair] = sign * left
+    codes[row, 2 * pair + 1] = sign * np.minimum(REACH - left, 127)
+    return codes
+
+
+def fit_pairs(rows: np.ndarray, scale: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Codes int16 [N, K] and scales [N, 1] with the least squared error that keep the rule.
+
+    rows f32 [N, K]; scale f32 [N, 1], as the plain rounding would have it. Only rows that break the rule
+    are searched again, over `STRETCHES` of their scale.
+    """
+    codes = np.clip(np.rint(rows / scale), -127, 127).astype(np.int16)
+    broken = np.flatnonzero(breaks_pairs(codes).any(-1))
+    if not len(broken):
+        return codes, scale
+    scale = scale.copy()
+    part, base = rows[broken], scale[broken]
+    least = np.full(len(broken), np.inf)
+    for stretch in STRETCHES:
+        wider = (base * np.float32(stretch)).astype(np.float32)
+        tried = hold_pairs(part / wider)
+        error = np.square(tried * wider - part, dtype=np.float64).sum(-1)
+        better = error < least
+        least[better] = error[better]
+        codes[broken[better]] = tried[better]
+        scale[broken[better]] = wider[better]
+    return codes, scale

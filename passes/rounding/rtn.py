@@ -1,0 +1,101 @@
+"""Round to nearest: the plainest way from Encode(weight) to codes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from ir import ops
+from ir.formats import integer
+from ir.graph import Graph, Node, array
+from ir.qtype import QType
+from ir.verify import Stage
+
+from ..core import Ctx, Effect, Pass, register
+from ..sites import Linear, linears
+from .limits import PAIRS, fit_pairs, from_kernel_rows, kernel_rows
+
+LIMIT = "quant.limit"
+"""Metadata of an Encode: the rule (`limits.py`) that the kernel puts on the codes."""
+
+
+def round_weight(
+    weight: np.ndarray, scale: np.ndarray, zero: np.ndarray | None, qtype: QType
+) -> np.ndarray:
+    """Nearest codes of `weight`; the most negative code of a symmetric type stays unused."""
+    codes = integer.encode(weight, scale, zero, qtype)
+    if zero is None and qtype.signed:
+        return np.maximum(codes, np.asarray(-qtype.limits[1], codes.dtype))
+    return codes
+
+
+def round_pairs(
+    weight: np.ndarray, scale: np.ndarray, site: Linear
+) -> tuple[np.ndarray, np.ndarray]:
+    """Codes i8 that keep the `pairs` rule, and their scales, in the layout of the weight."""
+    rows = kernel_rows(weight, site.inputs, site.output)
+    per_row = np.broadcast_to(scale, weight.shape) if scale.ndim else np.full(weight.shape, scale)
+    first = kernel_rows(per_row, site.inputs, site.output)[:, :1].astype(np.float32)
+    codes, wider = fit_pairs(rows, first)
+    if not scale.ndim:  # one scale for all rows: every row takes the widest
+        wider = np.full_like(first, wider.max())
+        codes, _ = fit_pairs(rows, wider)
+    full = np.broadcast_to(wider, rows.shape)
+    back = from_kernel_rows(full, weight.shape, site.inputs, site.output)
+    cut = tuple(slice(None) if size > 1 else slice(0, 1) for size in scale.shape)
+    laid = from_kernel_rows(codes, weight.shape, site.inputs, site.output).astype(np.int8)
+    return laid, (back[cut] if scale.ndim else np.asarray(wider.max(), np.float32))
+
+
+@register
+@dataclass(frozen=True)
+class Rtn(Pass):
+    """Replace every Encode of a constant by its nearest codes.
+
+    rewrite:  wq = Encode(w, s);  y = x @ Decode(wq, s)
+              -->
+              wq = const;         y = x @ Decode(wq, s)
+    shapes:   w, wq [K, N] (or a Conv's layout); s as `QType.scale_shape`
+    options:  none
+    error:    at most half a step per weight; more where a kernel's rule on the codes forbids it
+    raises:   PassError when no constant is encoded (put `place` first)
+    source:   round to nearest even, as QuantizeLinear; the `pairs` rule: passes/rounding/limits.py
+    """
+
+    name: ClassVar[str] = "rtn"
+    effect: ClassVar[Effect] = Effect.LOSSY
+    takes: ClassVar[frozenset[Stage]] = frozenset({Stage.CODED})
+
+    def run(self, graph: Graph, ctx: Ctx) -> None:
+        sites = {id(site.weight.producer()): site for site in linears(graph)}
+        for encode in [n for n in graph.graph.all_nodes() if ops.is_op(n, "Encode")]:
+            weight = array(encode.inputs[0])
+            if weight is None:
+                continue
+            decodes = [use.node for use in encode.outputs[0].uses()]
+            site = next((sites[id(d)] for d in decodes if id(d) in sites), None)
+            self._round(encode, decodes, weight, site, ctx)
+            ctx.did(encode.inputs[0])
+
+    def _round(
+        self, encode: Node, decodes: list[Node], weight: np.ndarray, site: Linear | None, ctx: Ctx
+    ) -> None:
+        qtype = ops.qtype_of(encode)
+        scale = array(encode.inputs[1])
+        zero = array(encode.inputs[2]) if len(encode.inputs) > 2 else None
+        assert scale is not None
+        weight = weight.astype(np.float32, copy=False)
+        if encode.metadata_props.get(LIMIT) == PAIRS and site is not None:
+            codes, scale = round_pairs(weight, scale, site)
+            new_scale = ctx.edit.constant(scale, f"{encode.inputs[0].name}.scale")
+            for decode in decodes:
+                ctx.edit.set_input(decode, 1, new_scale)
+        else:
+            codes = round_weight(weight, scale, zero, qtype)
+        ctx.edit.replace(encode.outputs[0], ctx.edit.constant(codes, f"{encode.inputs[0].name}.codes"))
+        dead = [v for v in encode.inputs if v is not None]
+        ctx.edit.remove(encode)
+        for value in dead:
+            ctx.edit.drop_constant(value)

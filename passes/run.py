@@ -1,0 +1,252 @@
+"""The loop: check the order, then for every step run, verify, compare, report."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+import backends
+import calib
+from backends.base import Target
+from ir.edit import Edit
+from ir.errors import DataError, PassError, PtqcError, VerifyError
+from ir.graph import Graph, clone, nodes
+from ir.verify import Stage, stage_of, verify
+
+from . import crash, evaluate
+from .core import Ctx, Effect, Pass, Stat
+from .pipeline import Pipeline, check_order
+from .report import Report, StepReport
+from .watch import Observer
+
+PROBES = 4
+"""Inputs that every step's promise is checked on: the first samples of the data, or random ones."""
+
+
+class Check(Enum):
+    """How much of every step's promise is checked."""
+
+    NONE = "nothing"
+    VERIFY = "the grammar of the stage"
+    COMPARE = "the grammar, and the outputs before and after"
+
+
+@dataclass
+class Result:
+    """A run's graph and everything said about it."""
+
+    graph: Graph
+    report: Report
+    float_graph: Graph
+    stats: dict[Stat, dict] = field(default_factory=dict)
+
+    @property
+    def pipeline(self) -> str:
+        return self.report.pipeline
+
+
+def run(
+    graph,
+    pipeline: str | Pipeline,
+    *,
+    data=None,
+    target: str | Target = "ort",
+    watch: Iterable[Observer] = (),
+    check: Check = Check.COMPARE,
+    seed: int = 0,
+    crash_dir: str | Path | None = None,
+    progress: Callable[[Iterable, str, int | None], Iterator] | None = None,
+    stats: dict[Stat, dict] | None = None,
+) -> Result:
+    """Apply a pipeline (or a recipe's name) to a graph; the caller's graph is never touched.
+
+    graph: an `ir.Graph`, or anything `ir.capture` reads. data: what `calib.data.load` reads.
+    crash_dir: where a failing step leaves its graph and the rest of the pipeline; None: nowhere.
+    stats: statistics collected before (a `Result.stats`), for pipelines that go on from there.
+    Raises PipelineError before any work, PassError or VerifyError with the step's number.
+    """
+    import ir
+
+    started = time.perf_counter()
+    source = graph if isinstance(graph, Graph) else ir.capture(graph)
+    pipeline = Pipeline.parse(pipeline) if isinstance(pipeline, str) else pipeline
+    target = backends.target(target) if isinstance(target, str) else target
+    stage = stage_of(source)
+    check_order(pipeline, stage, has_data=data is not None, fresh=set(stats or ()))
+    batches = None if data is None else calib.data.load(data, source, seed=seed)
+    work = clone(source)
+    if check is not Check.NONE:
+        verify(work, stage)
+    loop = _Loop(work, source, pipeline, target, batches, check, seed, tuple(watch), progress)
+    loop.stats = {stat: dict(values) for stat, values in (stats or {}).items()}
+    loop.report = Report(str(pipeline), seed, target.name)
+    for number, step in enumerate(pipeline, 1):
+        try:
+            loop.step(number, step)
+        except Exception as error:
+            if crash_dir is not None:
+                crash.save(Path(crash_dir), loop.before(number), pipeline, number, error, loop.state())
+            raise
+    loop.report.seconds = time.perf_counter() - started
+    loop.report.peak_bytes = peak_bytes()
+    return Result(loop.graph, loop.report, loop.float_graph, loop.stats)
+
+
+def peak_bytes() -> int:
+    """Peak resident memory of this process."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+class _Loop:
+    """State of one run."""
+
+    report: Report
+
+    def __init__(self, graph, source, pipeline, target, batches, level, seed, watch, progress) -> None:
+        self.graph: Graph = graph
+        self.source: Graph = source
+        self.pipeline: Pipeline = pipeline
+        self.float_graph: Graph = source
+        self.target, self.batches, self.check, self.seed = target, batches, level, seed
+        self.watch: Sequence[Observer] = watch
+        self.progress = progress
+        self.stats: dict[Stat, dict] = {}
+        self._probes: list[dict[str, np.ndarray]] | None = None
+        self._original: evaluate.Outputs | None = None
+        self._last: evaluate.Outputs | None = None
+
+    def state(self) -> crash.State:
+        """What a later run needs to repeat the present step."""
+        return crash.State(self.seed, self.target.name, self.stats, self._probe())
+
+    def before(self, number: int) -> Graph:
+        """The graph as it was before step `number`: made again, for keeping a copy per step costs more."""
+        again = _Loop(
+            clone(self.source), self.source, self.pipeline, self.target, self.batches, Check.NONE,
+            self.seed, (), None,
+        )  # fmt: skip
+        again.report = Report("", self.seed, self.target.name)
+        for earlier, step in enumerate(self.pipeline, 1):
+            if earlier == number:
+                break
+            again.step(earlier, step)
+        return again.graph
+
+    def step(self, number: int, step: Pass) -> None:
+        """Run one step and check all that it claims."""
+        for observer in self.watch:
+            observer.before(number, step, self.graph)
+        stage = stage_of(self.graph)
+        comparing = self.check is Check.COMPARE and step.effect is not Effect.NOTES
+        if comparing and self._last is None:
+            self._original = self._last = self._outputs()
+        if stage is Stage.FLOAT and step.makes not in (None, Stage.FLOAT):
+            self.float_graph = clone(self.graph)
+        report = StepReport(
+            number, str(step), step.effect.name, stage.name, _count(self.graph), _count(self.graph)
+        )
+        self.report.steps.append(report)
+        try:
+            self._run(step, report)
+            self._check(step, report, comparing)
+        except Exception as error:
+            for observer in self.watch:
+                observer.failed(number, step, self.graph, error)
+            if isinstance(error, PtqcError):
+                error.cause = f"step {number} '{step.name}': {error.cause}"
+            raise
+        for observer in self.watch:
+            observer.after(number, step, self.graph, report)
+
+    def _run(self, step: Pass, report: StepReport) -> None:
+        edit = Edit(self.graph, by=str(step))
+        rng = np.random.default_rng([self.seed, report.number])
+        ctx = Ctx(edit, self.target, rng, self.stats, self.batches, self.float_graph, self.seed)
+        if self.progress is not None:
+            ctx.progress = self.progress
+        wall, cpu = time.perf_counter(), time.process_time()
+        step.run(self.graph, ctx)
+        edit.finish()
+        report.seconds, report.cpu_seconds = time.perf_counter() - wall, time.process_time() - cpu
+        report.changes, report.sites, report.skips = edit.changes, ctx.sites, ctx.skips
+        report.notes, report.nodes_after = ctx.notes, _count(self.graph)
+        for stat in step.spoils:
+            self.stats.pop(stat, None)
+        if not ctx.sites and not step.optional:
+            reasons = sorted({skip.reason for skip in ctx.skips})
+            raise PassError(
+                f"'{step.name}' matched nothing in {report.nodes_before} nodes",
+                hint="every site was refused: " + "; ".join(reasons[:3]) if reasons
+                else "the graph holds no site of its kind; `ptqc explain` says what it looks for",
+            )  # fmt: skip
+
+    def _check(self, step: Pass, report: StepReport, comparing: bool) -> None:
+        started = time.perf_counter()
+        stage = stage_of(self.graph)
+        report.stage = stage.name
+        if self.check is not Check.NONE:
+            if step.makes is not None and stage is not step.makes:
+                raise VerifyError(f"'{step.name}' makes {step.makes.name} but left {stage.name}")
+            verify(self.graph, stage)
+        if comparing and report.changes:
+            now = self._outputs()
+            if step.effect is Effect.EXACT:
+                self._check_exact(step, report, now)
+            else:
+                report.sqnr = evaluate.sqnr(self._original, now)  # type: ignore[arg-type]
+            self._last = now
+        elif comparing and step.effect is Effect.EXACT:
+            report.difference = 0.0
+        report.check_seconds = time.perf_counter() - started
+
+    def _check_exact(self, step: Pass, report: StepReport, now) -> None:
+        found = evaluate.difference(self._last, now)  # type: ignore[arg-type]
+        report.difference = found.relative
+        if found.ok:
+            return
+        before = self.before(report.number)
+        found = evaluate.same_function(before, self.graph, self._probe())
+        report.difference = found.relative
+        if found.ok:
+            return
+        where = evaluate.first_divergence(before, self.graph, self._probe()[0])
+        place = f"; first at %{where[0]} ({where[1]:.1e})" if where else ""
+        raise VerifyError(
+            f"'{step.name}' claims EXACT but moved output %{found.output} by {found.relative:.1e} of its "
+            f"range (allowed {evaluate.TOLERANCE:.0e}){place}",
+            hint="this is a defect of the pass: run with crash_dir=... and report the folder",
+        )
+
+    def _outputs(self):
+        return evaluate.outputs_of(self.graph, self._probe())
+
+    def _probe(self) -> list[dict[str, np.ndarray]]:
+        if self._probes is None:
+            source = self.batches if self.batches is not None else calib.data.synthetic(self.graph, 1, self.seed)
+            free = all(v.shape is not None and v.shape.rank() and not isinstance(v.shape[0], int)
+                       for v in self.graph.graph.inputs)  # fmt: skip
+            self._probes = [_cut(feeds, PROBES) if free else feeds for feeds in islice(iter(source), 1)]
+            if not self._probes:
+                raise DataError("the calibration data has no batches", hint="give at least one")
+        return self._probes
+
+
+def _cut(feeds: dict[str, np.ndarray], size: int) -> dict[str, np.ndarray]:
+    """The first samples of a batch, when all inputs share a batch axis longer than `size`."""
+    sizes = {a.shape[0] for a in feeds.values() if a.ndim}
+    if len(sizes) != 1 or next(iter(sizes)) <= size or any(a.ndim == 0 for a in feeds.values()):
+        return feeds
+    return {name: a[:size] for name, a in feeds.items()}
+
+
+def _count(graph: Graph) -> int:
+    return sum(1 for _ in nodes(graph))

@@ -1,0 +1,112 @@
+"""Linear layers found by structure: MatMul, Gemm and Conv whose weight is a constant."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from ir import ops
+from ir.errors import PipelineError
+from ir.graph import Graph, Node, Value, attribute, constant, nodes, rank
+from ir.qtype import QType
+
+
+@dataclass(frozen=True)
+class Linear:
+    """y = x W (+ bias). `inputs` are the axes of W that are summed over, `output` the axis of y's channels."""
+
+    node: Node
+    x: Value
+    weight: Value
+    inputs: tuple[int, ...]
+    output: int
+
+    @property
+    def channel_axis(self) -> int:
+        """Axis of x that W contracts (from the front for Conv, from the back otherwise)."""
+        return 1 if self.node.op_type == "Conv" else -1
+
+    @property
+    def y(self) -> Value:
+        return self.node.outputs[0]
+
+    def qtype(self, pattern: QType) -> QType:
+        """`pattern`, written for a K x N matrix, in the layout of this weight."""
+        if pattern.per_tensor:
+            return pattern
+        if len(pattern.block) != 2:
+            raise PipelineError(
+                f"weight type {pattern} must be written for a K x N matrix",
+                hint="two block sizes: along the inputs, along the outputs, as in i8@0x1*f32",
+            )
+        along, across = pattern.block
+        if along > 1 and len(self.inputs) > 1:
+            raise PipelineError(f"{pattern} cuts several input axes into groups")
+        axes = rank(self.weight) or 0
+        block = [1] * axes
+        for axis in self.inputs:
+            block[axis] = along
+        block[self.output] = across
+        return QType(pattern.element, tuple(block), pattern.scales, pattern.zero)
+
+
+def linears(graph: Graph) -> Iterator[Linear]:
+    """Every linear layer with a constant floating-point weight (or the codes of one), in order."""
+    for node in nodes(graph):
+        site = linear(node)
+        if site is not None:
+            yield site
+
+
+def linear(node: Node) -> Linear | None:
+    """The node as a linear layer, or None."""
+    if node.domain or node.op_type not in ("MatMul", "Gemm", "Conv") or len(node.inputs) < 2:
+        return None
+    x, weight = node.inputs[0], node.inputs[1]
+    axes = rank(weight)
+    if x is None or weight is None or not axes or axes < 2 or not _constant_weight(weight):
+        return None
+    if constant(x) is not None:
+        return None
+    if node.op_type == "Conv":
+        return Linear(node, x, weight, tuple(range(1, axes)), 0)
+    if node.op_type == "Gemm":
+        if attribute(node, "transA", 0) or attribute(node, "alpha", 1.0) != 1.0:
+            return None
+        return Linear(node, x, weight, *(((1,), 0) if attribute(node, "transB", 0) else ((0,), 1)))
+    return Linear(node, x, weight, (axes - 2,), axes - 1)
+
+
+def _constant_weight(value: Value) -> bool:
+    tensor = constant(value)
+    if tensor is not None:
+        return tensor.dtype.is_floating_point()
+    decode = value.producer()
+    if decode is None or not ops.is_op(decode, "Decode"):
+        return False
+    source = decode.inputs[0]
+    if source is None:
+        return False
+    encode = source.producer()
+    return constant(source) is not None or (
+        encode is not None and ops.is_op(encode, "Encode") and constant(encode.inputs[0]) is not None
+    )
+
+
+def bias_of(site: Linear) -> tuple[Node, int] | None:
+    """(node, input index) of the constant bias: Conv and Gemm's third input, or the Add behind a MatMul."""
+    node = site.node
+    if node.op_type in ("Conv", "Gemm"):
+        has = len(node.inputs) > 2 and node.inputs[2] is not None
+        return (node, 2) if has and constant(node.inputs[2]) is not None else None
+    uses = site.y.uses()
+    if len(uses) != 1 or site.y.is_graph_output():
+        return None
+    use = next(iter(uses))
+    if use.node.op_type != "Add" or use.node.domain:
+        return None
+    other = use.node.inputs[1 - use.idx]
+    tensor = constant(other)
+    size = site.weight.shape[site.output] if site.weight.shape is not None else None
+    fits = tensor is not None and list(tensor.shape)[-1:] == [size] and tensor.size == size
+    return (use.node, 1 - use.idx) if fits else None
