@@ -42,9 +42,6 @@ def check(node: Node) -> None:
         )
     first = node.inputs[0]
     assert first is not None
-    around = node.outputs if node.op_type == "Scale" else node.inputs[1:]
-    for value, kind in zip(around, parts, strict=True):
-        _check_part(node, qtype, value, kind, first)
     if node.op_type == "Decode":
         _check_type(node, first, element, "codes")
         _check_type(node, node.outputs[0], onnx_ir.DataType.FLOAT, "result")
@@ -56,6 +53,9 @@ def check(node: Node) -> None:
             )  # fmt: skip
         if node.op_type == "Encode":
             _check_type(node, node.outputs[0], element, "codes")
+    around = node.outputs if node.op_type == "Scale" else node.inputs[1:]
+    for value, kind in zip(around, parts, strict=True):
+        _check_part(node, qtype, value, kind, first)
 
 
 def _check_type(node: Node, value: Value, wanted: onnx_ir.DataType, what: str) -> None:
@@ -66,7 +66,9 @@ def _check_type(node: Node, value: Value, wanted: onnx_ir.DataType, what: str) -
         )  # fmt: skip
 
 
-def _check_part(node: Node, qtype: QType, value: Value | None, kind: onnx_ir.DataType, tensor: Value) -> None:
+def _check_part(
+    node: Node, qtype: QType, value: Value | None, kind: onnx_ir.DataType, tensor: Value
+) -> None:
     """A scale or zero point: its type, and its shape where the tensor's is known."""
     assert value is not None
     _check_type(node, value, kind, "scale or zero point")
@@ -124,7 +126,9 @@ class Codes:
     def _begin(self, node: Node, codes: Value, qtype: QType) -> None:
         """Codes nobody encoded in sight: constants, inputs, or these moved about."""
         producer = codes.producer()
-        if producer is not None and (producer.domain or producer.op_type not in {*LAYOUT, "Constant"}):
+        if producer is not None and (
+            producer.domain or producer.op_type not in {*LAYOUT, "Constant"}
+        ):
             raise VerifyError(
                 f"%{codes.name} is computed by {producer.op_type}, expected codes", at=node,
                 hint="codes come from Encode, a constant or an input",
@@ -140,7 +144,8 @@ class Codes:
             if value in self._held:
                 self._moved(node, index, value)
                 qtype = self._held[value]  # type: ignore[index]
-                for output in node.outputs:
+                moved = node.outputs[:1] if node.op_type == "MaxPool" else node.outputs
+                for output in moved:
                     if self._held.setdefault(output, qtype) != qtype:
                         raise VerifyError(
                             f"codes of {self._held[output]} and {qtype} mixed", at=node,

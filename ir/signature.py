@@ -124,7 +124,9 @@ def _check_call(node: Node, function: onnx_ir.Function) -> None:
 def _count(node: Node, what: str, found: int, least: int, most: int) -> None:
     if not least <= found <= most:
         wanted = str(least) if least == most else f"{least} to {most}"
-        raise VerifyError(f"expected {wanted} {what}, found {found}", at=node, hint="see the op's schema")
+        raise VerifyError(
+            f"expected {wanted} {what}, found {found}", at=node, hint="see the op's schema"
+        )
 
 
 def _check_counts(node: Node, found: Signature) -> None:
@@ -159,7 +161,9 @@ def _check_attributes(node: Node, found: Signature) -> None:
                 )  # fmt: skip
     for name in found.required:
         if name not in attributes:
-            raise VerifyError(f"attribute '{name}' is required, found none", at=node, hint="give it")
+            raise VerifyError(
+                f"attribute '{name}' is required, found none", at=node, hint="give it"
+            )
 
 
 def _check_types(node: Node, what: str, values, formals: tuple[Formal, ...], bound: dict) -> None:
@@ -202,5 +206,7 @@ def _type_name(kind) -> str | None:
 def fits(declared, actual) -> bool:
     """Whether two shapes agree wherever both dimensions are numbers."""
     return len(declared) == len(actual) and all(
-        a == b for a, b in zip(declared, actual, strict=True) if isinstance(a, int) and isinstance(b, int)
+        a == b
+        for a, b in zip(declared, actual, strict=True)
+        if isinstance(a, int) and isinstance(b, int)
     )

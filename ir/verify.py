@@ -47,12 +47,14 @@ def verify(graph: Graph, stage: Stage | None = None) -> None:
         stage = Stage.CODED  # a graph without ops of ours keeps its rules, too
     if stage not in GRAMMAR:
         raise VerifyError(
-            f"stage {stage.name} has no rules", hint=f"ask for {' or '.join(s.name for s in GRAMMAR)}"
+            f"stage {stage.name} has no rules",
+            hint=f"ask for {' or '.join(s.name for s in GRAMMAR)}",
         )
     found = graph.opset_imports.get("")
     if found != OPSET:
         raise VerifyError(
-            f"the graph is at opset {found}, expected {OPSET}", hint="read the model with ir.capture"
+            f"the graph is at opset {found}, expected {OPSET}",
+            hint="read the model with ir.capture",
         )
     _Walk(graph, stage, graph.opset_imports).body(graph.graph)
     for function in graph.functions.values():
@@ -143,7 +145,8 @@ def _check_initializer(name: str, value: Value) -> None:
     tensor = value.const_value
     if tensor is None:
         raise VerifyError(
-            f"initializer %{name} has no tensor", hint="give it a const_value or make it a graph input"
+            f"initializer %{name} has no tensor",
+            hint="give it a const_value or make it a graph input",
         )
     if value.name != name:
         raise VerifyError(

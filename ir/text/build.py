@@ -62,11 +62,17 @@ class Builder:
         graph = self._graph(body, {})
         graph.opset_imports.update(body.opset or default_imports([graph]))
         attributes = [
-            onnx_ir.Attr(a.name, _KINDS.UNDEFINED, None) if a.kind is None else self._attribute(a, {})
+            onnx_ir.Attr(a.name, _KINDS.UNDEFINED, None)
+            if a.kind is None
+            else self._attribute(a, {})
             for a in body.attributes
         ]
         return onnx_ir.Function(
-            body.op.domain, body.op.op_type, body.op.overload or "", graph=graph, attributes=attributes
+            body.op.domain,
+            body.op.op_type,
+            body.op.overload or "",
+            graph=graph,
+            attributes=attributes,
         )
 
     def _graph(self, body: Body, outer: Scope) -> onnx_ir.Graph:
@@ -88,7 +94,11 @@ class Builder:
         outputs = [self._find(name, scope) for name in body.outputs]
         try:
             return onnx_ir.Graph(
-                inputs, outputs, nodes=nodes, initializers=list(initializers.values()), name=body.name
+                inputs,
+                outputs,
+                nodes=nodes,
+                initializers=list(initializers.values()),
+                name=body.name,
             )
         except ValueError as error:
             self._tokens.fail("a graph that can be built", body.at, hint=str(error))
@@ -154,7 +164,9 @@ class Builder:
         op = statement.op
         assert op is not None
         inputs = [None if n.text is None else self._find(n, scope) for n in statement.inputs]
-        outputs = [onnx_ir.Value(name="") if n.text is None else own[n.text] for n in statement.outputs]
+        outputs = [
+            onnx_ir.Value(name="") if n.text is None else own[n.text] for n in statement.outputs
+        ]
         attributes = {a.name: self._attribute(a, scope) for a in statement.attributes}
         if len(attributes) != len(statement.attributes):
             self._tokens.fail("every attribute once", statement.at)

@@ -133,14 +133,21 @@ def _measure(array: np.ndarray, bits: int | None) -> str:
     return f" max:{top:.4g}"
 
 
-def from_numbers(flat: list, dtype: onnx_ir.DataType, shape: tuple[int, ...], name: str | None) -> Tensor:
+def from_numbers(
+    flat: list, dtype: onnx_ir.DataType, shape: tuple[int, ...], name: str | None
+) -> Tensor:
     """A tensor of listed values. Raises ValueError saying what does not fit."""
     pairs = 2 if dtype in (onnx_ir.DataType.COMPLEX64, onnx_ir.DataType.COMPLEX128) else 1
     if len(flat) != math.prod(shape) * pairs:
         raise ValueError(f"{math.prod(shape) * pairs} values, found {len(flat)}")
     wanted = {onnx_ir.DataType.STRING: str, onnx_ir.DataType.BOOL: bool}.get(dtype)
     for value in flat:
-        if wanted is not None and type(value) is not wanted or wanted is None and type(value) in (str, bool):
+        if (
+            wanted is not None
+            and type(value) is not wanted
+            or wanted is None
+            and type(value) in (str, bool)
+        ):
             raise ValueError(f"values of type {words.DTYPE_NAMES[dtype]}, found {value!r}")
     if dtype == onnx_ir.DataType.STRING:
         texts = np.array([value.encode("utf-8", "surrogateescape") for value in flat], dtype=object)
@@ -165,7 +172,9 @@ def _array(flat: list, dtype: onnx_ir.DataType) -> np.ndarray:
         return np.array(flat, dtype=np.float64).astype(dtype.numpy())
 
 
-def made(kind: str, dtype: onnx_ir.DataType, shape: tuple[int, ...], seed: int, name: str | None) -> Tensor:
+def made(
+    kind: str, dtype: onnx_ir.DataType, shape: tuple[int, ...], seed: int, name: str | None
+) -> Tensor:
     """`seed:N` (normal numbers of that seed), `zeros` or `ones`. Raises ValueError as `from_numbers`."""
     if math.prod(shape) > HUGE:
         raise ValueError(f"at most {HUGE} values, found {math.prod(shape)}")

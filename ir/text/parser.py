@@ -90,7 +90,9 @@ def _body(tokens: Tokens, body: Body) -> Body:
         elif body.op is not None:
             at, name = tokens.peek.at, tokens.name("an input or an attribute")
             given = tokens.accept("=")
-            body.attributes.append(_value(tokens, name) if given else Attribute(at, name, None, None))
+            body.attributes.append(
+                _value(tokens, name) if given else Attribute(at, name, None, None)
+            )
         else:
             tokens.fail("an input such as %x: f32[1,2]", tokens.peek)
         if not tokens.accept(","):

@@ -93,9 +93,13 @@ class _Printer:
         yield from self._body(function.graph, head, extra, opset, "")
 
     def _graph(self, graph: onnx_ir.Graph, head: str, indent: str) -> Iterator[str]:
-        yield from self._body(graph, f"{head} {words.word(graph.name)}" if graph.name else head, [], "", indent)
+        yield from self._body(
+            graph, f"{head} {words.word(graph.name)}" if graph.name else head, [], "", indent
+        )
 
-    def _body(self, graph: onnx_ir.Graph, head: str, extra: list[str], tail: str, indent: str) -> Iterator[str]:
+    def _body(
+        self, graph: onnx_ir.Graph, head: str, extra: list[str], tail: str, indent: str
+    ) -> Iterator[str]:
         inputs = [self._declared(value) for value in graph.inputs] + extra
         outputs = "".join(f" {_value(v)}," for v in graph.outputs)[:-1]
         yield f"{indent}{head}({', '.join(inputs)}) ->{outputs}{tail} {{"
@@ -176,7 +180,11 @@ class _Printer:
             if kind == wanted:
                 if len(value) == 0:
                     return f"{name}[]"
-                one = _KINDS(kind - _KINDS.FLOATS + _KINDS.FLOAT) if kind != _KINDS.TYPE_PROTOS else _KINDS.TYPE_PROTO
+                one = (
+                    _KINDS(kind - _KINDS.FLOATS + _KINDS.FLOAT)
+                    if kind != _KINDS.TYPE_PROTOS
+                    else _KINDS.TYPE_PROTO
+                )
                 return f"[{', '.join(self._plain(one, item, indent) for item in value)}]"
         return self._plain(kind, value, indent)
 
@@ -196,7 +204,9 @@ class _Printer:
             return f"type {type_text(value.type, value.shape, None) or '?'}"
         if kind == _KINDS.UNDEFINED:
             return "undefined"
-        raise VerifyError(f"the text form has no {kind.name} attributes", hint="make the tensor dense")
+        raise VerifyError(
+            f"the text form has no {kind.name} attributes", hint="make the tensor dense"
+        )
 
 
 def type_text(kind, shape: onnx_ir.Shape | None, codes: str | None) -> str:
@@ -212,7 +222,11 @@ def _element(kind) -> str:
         return "?"
     if isinstance(kind, onnx_ir.TensorType):
         return words.DTYPE_NAMES[kind.dtype]
-    form = {onnx_ir.SequenceType: "seq", onnx_ir.OptionalType: "opt", onnx_ir.SparseTensorType: "sparse"}
+    form = {
+        onnx_ir.SequenceType: "seq",
+        onnx_ir.OptionalType: "opt",
+        onnx_ir.SparseTensorType: "sparse",
+    }
     inner = kind.dtype if isinstance(kind, onnx_ir.SparseTensorType) else kind.elem_type
     text = words.DTYPE_NAMES[inner] if isinstance(inner, onnx_ir.DataType) else _element(inner)
     return f"{form[type(kind)]}({text})"
