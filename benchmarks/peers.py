@@ -46,6 +46,15 @@ PEERS = {
     peer.name: peer
     for peer in (
         Peer(
+            "ptqc",
+            "ptqc",
+            {
+                "w8a8": {"recipe": "w8a8"},
+                "w8a8_dynamic": {"recipe": "w8a8_dynamic"},
+                "clean": {"recipe": "clean", "float": True},
+            },
+        ),
+        Peer(
             "ort",
             "ort",
             {
@@ -58,6 +67,7 @@ PEERS = {
                     "ops": ["Conv", "MatMul", "Gemm"],
                 },
                 "dynamic": {"dynamic": True},
+                "basic": {"clean": True},
             },
         ),
         Peer(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ COLUMNS = [
     "nodes", "cpu_s", "peak_mb", "delta_mb",
 ]  # fmt: skip
 KEYS = ("model", "peer", "config", "vnni")
-SKIPPED = {("onnxsim", "simplify")}  # not a quantizer: see cleanup.py
+CLEANUPS = {"simplify", "basic", "clean"}  # configurations that do not quantize: see cleanup.py
 
 
 def run(case: Case, peer: Peer, config: str, latency: bool, timeout: float) -> Row:
@@ -52,6 +53,15 @@ def task(case: Case, row: Row) -> str:
     return f"{row[case.metric]} ({row[f'{case.metric}_float']})"
 
 
+def prepared(names: list[str]) -> Iterator[Case]:
+    """The cases of these names whose data is at hand; the others are named with the reason."""
+    for name in names:
+        try:
+            yield prepare(CASES[name])
+        except DataError as error:
+            print(f"{name}: left out: {error}", flush=True)
+
+
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--models", nargs="+", choices=list(CASES), default=list(CASES))
@@ -60,21 +70,16 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--no-latency", action="store_true")
     parser.add_argument("--timeout", type=float, default=600, help="seconds of one quantization")
     args = parser.parse_args(arguments)
-    for name in args.models:
-        try:
-            case = prepare(CASES[name])
-        except DataError as error:
-            print(f"{name}: left out: {error}", flush=True)
-            continue
+    for case in prepared(args.models):
         rows = []
         for peer in (PEERS[each] for each in args.peers):
             for config in peer.configs:
-                if (peer.name, config) in SKIPPED or config not in (args.configs or peer.configs):
+                if config in CLEANUPS or config not in (args.configs or peer.configs):
                     continue
                 row = run(case, peer, config, not args.no_latency, args.timeout)
                 keep("w8a8", row, KEYS)
                 rows.append(row | {"task": task(case, row)})
-        show(f"{name}, W8A8, executed in ONNX Runtime", rows, COLUMNS)
+        show(f"{case.name}, W8A8, executed in ONNX Runtime", rows, COLUMNS)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
-"""ONNX Runtime's own tools: quantize_static in its three type choices, and quantize_dynamic."""
+"""ONNX Runtime's own tools: quantize_static, quantize_dynamic; or its graph clean-up."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+from onnxruntime import GraphOptimizationLevel, InferenceSession, SessionOptions
 from onnxruntime.quantization import (
     CalibrationDataReader,
     QuantType,
@@ -26,6 +27,12 @@ class Reader(CalibrationDataReader):
 
 
 def quantize(model: Path, feeds: list[Feed], out: Path, options: dict[str, Any]) -> None:
+    if options.get("clean"):
+        session_options = SessionOptions()
+        session_options.graph_optimization_level = GraphOptimizationLevel.ORT_ENABLE_BASIC
+        session_options.optimized_model_filepath = str(out)
+        InferenceSession(model, session_options)
+        return
     if options.get("dynamic"):
         quantize_dynamic(model, out)
         return
