@@ -286,7 +286,7 @@ def test_a_case_must_be_complete(tmp_path, text, message):
 
 
 def test_updating_is_refused_where_ci_is_set(monkeypatch):
-    from conftest import pytest_configure
+    from tests.conftest import pytest_configure
 
     class Config:
         def getoption(self, name):
