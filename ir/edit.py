@@ -175,6 +175,10 @@ class Edit:
         node.replace_input_with(index, value)
         self.changes += 1
 
+    def add_input(self, node: Node) -> None:
+        """One more input, absent so far, at the end of a node's list."""
+        node.resize_inputs(len(node.inputs) + 1)
+
     def rename(self, value: Value, wanted: str) -> None:
         """A fresh name, for a value whose meaning a rewrite has changed."""
         value.name = self.names.fresh(wanted)

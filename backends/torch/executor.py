@@ -199,7 +199,6 @@ class Executor:
             for name in self.inputs
             if program.names[name] in sources and program.names[name] not in given
         )
-        missing += [] if not self._cut else []
         if missing:
             raise DataError(f"no feed for input {missing[0]!r}", hint="give every input it needs")
         steps, keep = self._fold(sorted(indices), roots, given)

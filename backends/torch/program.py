@@ -19,6 +19,7 @@ from backends.torch.plan import NOTHING, Step
 from backends.torch.table import OPS, Site, bind
 from ir.errors import BackendError
 
+
 @dataclass(frozen=True)
 class Settings:
     """What every step of an executor shares."""
@@ -34,6 +35,7 @@ class Program:
 
     settings: Settings
     outer: Program | None = None
+    outer_scope: dict[ir.Value, int] = field(default_factory=dict)
     steps: list[Step] = field(default_factory=list)
     types: list[ir.DataType | None] = field(default_factory=lambda: [None])
     names: dict[str, int] = field(default_factory=dict)
@@ -76,7 +78,7 @@ class Program:
         if value in scope:
             return scope[value]
         if self.outer is not None and scope is self.scope:
-            slot = self.declare(value, self.outer.types[self.outer.slot(value, self.outer.scope)])
+            slot = self.declare(value, self.outer.types[self.outer.slot(value, self.outer_scope)])
             self.captured[slot] = value
             return slot
         if value.const_value is None or value.producer() is not None:
@@ -99,7 +101,7 @@ class Program:
         types = tuple(self.types[slot] for slot in ins)
         site = Site(node, opset, types, self.settings.float32, self.settings.device)
         if node.op_type in CONTROL and node.domain == "":
-            fn, ins = self.control(node, ins, attrs, opset)
+            fn, ins = self.control(node, ins, attrs, opset, scope)
         else:
             fn = implementation(site, attrs)
         code = result_type(node.op_type, types, attrs) if node.domain == "" else None
@@ -135,15 +137,15 @@ class Program:
                     self.names[value.name] = slot
 
     def control(
-        self, node: ir.Node, ins: tuple[int, ...], attrs: dict, opset: int
+        self, node: ir.Node, ins: tuple[int, ...], attrs: dict, opset: int, scope: dict
     ) -> tuple[Control, tuple[int, ...]]:
         bodies, captures = {}, []
         for name, graph in attrs.items():
             if isinstance(graph, ir.Graph):
-                body = Program(self.settings, outer=self)
+                body = Program(self.settings, outer=self, outer_scope=scope)
                 body.add_graph(graph, opset)
                 bodies[name] = body
-                captures.extend(self.slot(v, self.scope) for v in body.captured.values())
+                captures.extend(self.slot(v, scope) for v in body.captured.values())
         rest = {name: v for name, v in attrs.items() if name not in bodies}
         return CONTROL[node.op_type](node, len(ins), bodies, rest), ins + tuple(captures)
 

@@ -6,7 +6,8 @@ import json
 import re
 from typing import NamedTuple, NoReturn
 
-from ..errors import VerifyError
+from ir.errors import VerifyError
+
 from . import words
 
 _STRING = r'"(?:[^"\\\n]|\\.)*"'
@@ -85,7 +86,7 @@ class Tokens:
             return token.text
         if token.kind == "string":
             return self.unquote(token)
-        self.fail(wanted, token)
+        return self.fail(wanted, token)
 
     def unquote(self, token: Token) -> str:
         """The text of a string token, or of a value or node name."""

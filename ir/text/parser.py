@@ -7,7 +7,8 @@ from collections.abc import Mapping
 
 import onnx_ir
 
-from ..graph import BY, Graph
+from ir.graph import BY, Graph
+
 from . import build, words
 from .lexer import Tokens
 from .tree import Attribute, Body, Literal, Name, Op, Statement, Type
@@ -167,7 +168,9 @@ def _element(tokens: Tokens, token):
             return _WRAPPED[text](inner), None
         if isinstance(inner, onnx_ir.TensorType):
             return onnx_ir.SparseTensorType(inner.dtype), None
-    tokens.fail("a type: f32, i64, bool, a QType, seq(...), opt(...), sparse(...) or ?", token)
+    return tokens.fail(
+        "a type: f32, i64, bool, a QType, seq(...), opt(...), sparse(...) or ?", token
+    )
 
 
 def _dim(tokens: Tokens) -> int | str | None:
@@ -289,7 +292,8 @@ def _value(tokens: Tokens, name: str) -> Attribute:
 
 _LISTED = {
     _KINDS.INT: _KINDS.INTS, _KINDS.FLOAT: _KINDS.FLOATS, _KINDS.STRING: _KINDS.STRINGS,
-    _KINDS.TENSOR: _KINDS.TENSORS, _KINDS.GRAPH: _KINDS.GRAPHS, _KINDS.TYPE_PROTO: _KINDS.TYPE_PROTOS,
+    _KINDS.TENSOR: _KINDS.TENSORS, _KINDS.GRAPH: _KINDS.GRAPHS,
+    _KINDS.TYPE_PROTO: _KINDS.TYPE_PROTOS,
 }  # fmt: skip
 
 
@@ -320,11 +324,11 @@ def _one(tokens: Tokens) -> tuple[onnx_ir.AttributeType, object]:
             return _KINDS.STRING, bytes.fromhex(tokens.unquote(text))
         except ValueError:
             tokens.fail("hexadecimal digits", text)
-    tokens.fail("an attribute's value", token)
+    return tokens.fail("an attribute's value", token)
 
 
 def _literal(tokens: Tokens) -> Literal:
-    """What follows `const`: perhaps a name and a type, then values, a digest or a way to make them."""
+    """What follows `const`: perhaps name and type, then values, a digest or how to make them."""
     found = Literal(tokens.peek.at)
     if tokens.peek.kind == "value":
         found.name = _name(tokens).text

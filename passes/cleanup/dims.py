@@ -209,7 +209,9 @@ _SAME = (
     "LayerNormalization RMSNormalization BatchNormalization InstanceNormalization Dropout Reciprocal "
     "HardSigmoid HardSwish LeakyRelu Elu Sin Cos Floor Ceil Round Softplus Trilu CumSum Swish Mish"
 )
-_BROADCAST = "Add Sub Mul Div Pow Where Equal Less Greater LessOrEqual GreaterOrEqual And Or Min Max Mod"
+_BROADCAST = (
+    "Add Sub Mul Div Pow Where Equal Less Greater LessOrEqual GreaterOrEqual And Or Min Max Mod"
+)
 _SHAPES: dict[str, Callable[[Node, Dims], Shape | None]] = {
     **dict.fromkeys(_SAME.split(), _same),
     **dict.fromkeys(_BROADCAST.split(), _elementwise),
@@ -252,7 +254,9 @@ def _through(function: Callable[[Node, list[np.ndarray]], np.ndarray]) -> Callab
 
 def _slice(node: Node, arrays: list[np.ndarray]) -> np.ndarray:
     data, start, end = arrays[0], int(arrays[1].item()), int(arrays[2].item())
-    axis, step = (int(a.item()) for a in (*arrays[3:], *([np.array(0), np.array(1)][len(arrays) - 3 :])))
+    axis, step = (
+        int(a.item()) for a in (*arrays[3:], *([np.array(0), np.array(1)][len(arrays) - 3 :]))
+    )
     if axis % data.ndim:
         raise ArithmeticError("not along the first axis")
     return data[slice(start, end, step)]
@@ -295,7 +299,9 @@ _NUMBERS: dict[str, Callable[[Node, Dims], np.ndarray | None]] = {
     "Slice": _through(_slice),
     "Concat": _through(lambda node, a: np.concatenate(a, attribute(node, "axis"))),
     "Unsqueeze": _through(lambda node, a: np.expand_dims(a[0], tuple(int(i) for i in a[1]))),
-    "Squeeze": _through(lambda node, a: np.squeeze(a[0], *(tuple(map(int, axes)) for axes in a[1:]))),
+    "Squeeze": _through(
+        lambda node, a: np.squeeze(a[0], *(tuple(map(int, axes)) for axes in a[1:]))
+    ),
     "Reshape": _through(lambda node, a: a[0].reshape([int(n) for n in a[1]])),
     "Identity": _through(lambda node, a: a[0]),
     "Cast": _cast,
@@ -305,6 +311,8 @@ _NUMBERS: dict[str, Callable[[Node, Dims], np.ndarray | None]] = {
     "Div": _each(_truncated),
     "Equal": _each(_equal),
     "Where": _where,
-    "ReduceProd": _through(lambda node, a: a[0].prod(keepdims=bool(attribute(node, "keepdims", 1)))),
+    "ReduceProd": _through(
+        lambda node, a: a[0].prod(keepdims=bool(attribute(node, "keepdims", 1)))
+    ),
     "Expand": _through(lambda node, a: np.broadcast_to(a[0], tuple(int(n) for n in a[1]))),
 }

@@ -90,7 +90,9 @@ def simplify_shape_input(node: Node, ctx: Ctx, dims: Dims) -> bool:
     found = _found(node, dims, list(numbers))
     if found is None:
         return False
-    value = ctx.edit.constant(np.array(found, np.int64), f"{node.outputs[0].name}.{node.op_type}", at=node)
+    value = ctx.edit.constant(
+        np.array(found, np.int64), f"{node.outputs[0].name}.{node.op_type}", at=node
+    )
     if node.op_type == "Reshape":
         ctx.edit.attribute(node, "allowzero", None)
     ctx.edit.set_input(node, at, value)

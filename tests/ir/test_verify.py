@@ -115,7 +115,7 @@ def test_a_node_that_breaks_its_signature_is_named(call):
 def test_codes_are_read_by_decode_only(before, call, message):
     before = "%s16 : f16[] = const 1.0 %u8 : u8[] = const 3 %u4 : u8[1,4] = const ones " + before
     model = wrong(call, before)
-    if call.startswith("Transpose") or call.startswith("Concat") or call == "Add(%p, %p)":
+    if call.startswith(("Transpose", "Concat")) or call == "Add(%p, %p)":
         model.graph.outputs[0].type = onnx_ir.TensorType(onnx_ir.DataType.INT8)
     with pytest.raises(VerifyError) as caught:
         verify(model)

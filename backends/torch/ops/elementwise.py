@@ -6,7 +6,7 @@ from functools import reduce
 
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from torch import Tensor
 
 from backends.torch.ops.unsigned import UNSIGNED, or_numpy

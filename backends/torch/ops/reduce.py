@@ -174,6 +174,6 @@ def top_k(
     """Always sorted and stable: of equals, the lower index comes first."""
     count = int(k)
     wide = x.to(torch.int64) if x.dtype in UNSIGNED else x
-    order = torch.sort(wide, axis, descending=bool(largest), stable=True).indices
+    order = torch.sort(wide, dim=axis, descending=bool(largest), stable=True).indices
     order = order.narrow(axis, 0, count)
     return torch.gather(wide, axis, order).to(x.dtype), order
