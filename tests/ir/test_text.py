@@ -69,6 +69,10 @@ def canonical(model):
         for field, value in message.ListFields():
             if field.name == "doc_string":
                 continue
+            if field.name == "metadata_props":
+                value = [item for item in value if item.key.startswith(("ptqc.", "quant."))]
+                if not value:
+                    continue
             many = field.is_repeated if hasattr(field, "is_repeated") else field.label == 3
             if field.message_type is not None:
                 value = [plain(item) for item in value] if many else plain(value)
