@@ -23,7 +23,8 @@ def show(graph: Graph, *, constants: str = "short", node_names: bool = True) -> 
     """The text of a model (form: see `ir.text`); the same graph always gives the same text.
 
     `constants`: "short" shows big ones by digest, "full" shows every number, so that `parse`
-    needs no `tensors`. `node_names=False` leaves out the names of nodes, for comparing graphs by meaning.
+    needs no `tensors`. `node_names=False` leaves out the names of nodes, for
+    comparing graphs by meaning.
     Raises VerifyError for what the form cannot say (sparse tensor attributes).
     """
     if constants not in ("short", "full"):
