@@ -22,8 +22,8 @@
 - `@NAME` is the node's name when `words.derived_name` does not give it; `; by PASS` its provenance,
   `; | {...}` other metadata. Any other text after `;` or `#` is a remark.
 - A line `model {ir=10, opset={"": 17}, producer_name="x"}` comes first when something differs
-  from the defaults. Functions follow the graph; those of domain `quant` are left out, for `ir.ops.define`
-  makes them.
+  from the defaults. Functions follow the graph; those of domain `quant` are left out, for
+  `ir.ops.define` makes them.
 
 Commentary is not part of the text: doc strings, denotations, metadata other than `ptqc.*` and
 `quant.*`, device placement.

@@ -25,6 +25,7 @@ def show(graph: Graph, *, constants: str = "short", node_names: bool = True) -> 
     `constants`: "short" shows big ones by digest, "full" shows every number, so that `parse`
     needs no `tensors`. `node_names=False` leaves out the names of nodes, for
     comparing graphs by meaning.
+
     Raises VerifyError for what the form cannot say (sparse tensor attributes).
     """
     if constants not in ("short", "full"):

@@ -1,5 +1,6 @@
 """The text form reads back as the very same graph, and wrong text is refused with a place."""
 
+# ruff: noqa: E501 (graph texts have one line a value)
 import re
 import time
 
