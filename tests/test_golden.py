@@ -274,7 +274,8 @@ def test_update_writes_what_the_pass_gives(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [("graph g() -> {}", "first line"), ("# rtn\ngraph g() -> {}", "why"),
-     ("# rtn\n# why: x\n# hm: y\n", "neither why"), ("# rtn\n# why: x\ngraph g() -> {}", "must have it")],
+     ("# rtn\n# why: x\n# hm: y\n", "neither why"),
+     ("# rtn\n# why: x\ngraph g() -> {}", "must have it")],
 )  # fmt: skip
 def test_a_case_must_be_complete(tmp_path, text, message):
     (tmp_path / "rename").mkdir()
