@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import onnx_ir
 
 from . import ops
-from .graph import BY, Graph, Names, Node, Value
+from .graph import BY, Graph, Names, Node, Value, graphs
 from .qtype import QType
 
 
@@ -23,17 +24,41 @@ class Edit:
         self.by = by
         self.changes = 0
         self.names = Names(graph)
+        self._bodies: set[onnx_ir.Graph] | None = None
+        self._counts: Counter[str] | None = None
 
     # -- making ---------------------------------------------------------------------------------
 
-    def constant(self, data: np.ndarray | onnx_ir.TensorProtocol, name: str) -> Value:
-        """A new initializer of the main graph (visible in every body)."""
-        name = self.names.fresh(name)
-        tensor = onnx_ir.tensor(np.ascontiguousarray(data)) if isinstance(data, np.ndarray) else data
-        value = onnx_ir.val(name, tensor.dtype, tensor.shape, const_value=tensor)
-        self.graph.graph.register_initializer(value)
+    def constant(
+        self, data: np.ndarray | onnx_ir.TensorProtocol, name: str, *, at: Node | None = None
+    ) -> Value:
+        """A new initializer of the main graph (visible in every body).
+
+        `at` is the node that will read it, or whose place it takes: inside a local function, which sees
+        no initializer, a Constant node is put before it instead.
+        """
+        tensor = onnx_ir.tensor(np.asarray(data, order="C")) if isinstance(data, np.ndarray) else data
         self.changes += 1
+        if at is not None and at.graph in self._function_bodies():
+            node = onnx_ir.node("Constant", [], {"value": tensor})
+            node.outputs[0].name = self.names.fresh(name)
+            node.outputs[0].type = onnx_ir.TensorType(tensor.dtype)
+            node.outputs[0].shape = onnx_ir.Shape(tensor.shape)
+            node.name = self.names.fresh(f"{name}:Constant")
+            self.place(node, before=at)
+            return node.outputs[0]
+        value = onnx_ir.val(
+            self.names.fresh(name), tensor.dtype, onnx_ir.Shape(tensor.shape), const_value=tensor
+        )
+        self.graph.graph.register_initializer(value)
         return value
+
+    def _function_bodies(self) -> set[onnx_ir.Graph]:
+        """The graphs of every local function, with the bodies inside them."""
+        if self._bodies is None:
+            functions = [f.graph for f in self.graph.functions.values()]
+            self._bodies = {g for top in functions for g in (top, *top.subgraphs())}
+        return self._bodies
 
     def node(
         self,
@@ -78,6 +103,29 @@ class Edit:
             self.graph.graph.append(node)
         self.changes += 1
 
+    def move(self, nodes: Sequence[Node], *, after: Node) -> None:
+        """Take nodes, in order, out of a body and put them after another node, outside of it.
+
+        Two bodies may use one name for different values: such a name is made fresh on the way out.
+        """
+        counts = self._name_counts()
+        for node in nodes:
+            node.graph.remove(node)  # type: ignore[union-attr]
+            for item in (node, *node.outputs):
+                if item.name and counts[item.name] > 1:
+                    counts[item.name] -= 1
+                    item.name = self.names.fresh(item.name)
+        after.graph.insert_after(after, list(nodes))  # type: ignore[union-attr]
+        self.changes += 1
+
+    def _name_counts(self) -> Counter[str]:
+        """How often each name is used, as of the first call; names made since are unique anyway."""
+        if self._counts is None:
+            nodes = [n for g in graphs(self.graph) for n in g]
+            values = [v.name for n in nodes for v in n.outputs if v.name]
+            self._counts = Counter([*values, *(n.name for n in nodes if n.name)])
+        return self._counts
+
     # -- rewiring -------------------------------------------------------------------------------
 
     def replace(self, old: Value, new: Value) -> None:
@@ -101,6 +149,23 @@ class Edit:
         if (not keeps_name or outputs) and not new.is_initializer() and not own:
             self._swap_names(old, new)
 
+    def reuse(self, old: Value, twin: Value) -> None:
+        """Readers of `old` read `twin`, which computes the same under its own name."""
+        old.replace_all_uses_with(twin)
+        self.changes += 1
+
+    def becomes(self, old: Value, data: np.ndarray | onnx_ir.TensorProtocol) -> Value:
+        """`old` turned out to be constant: a constant takes its readers and its name.
+
+        Not for graph outputs: a graph cannot return an initializer in every runtime.
+        """
+        name, old.name = old.name or "constant", None
+        new = self.constant(data, f"{name}.now", at=old.producer())
+        old.replace_all_uses_with(new)
+        old.name = self.names.fresh(f"{name}.was")
+        new.name = name
+        return new
+
     def _swap_names(self, old: Value, new: Value) -> None:
         name, old.name = old.name, self.names.fresh(f"{old.name}.was")
         new.name = name
@@ -109,6 +174,10 @@ class Edit:
         """Let one input of a node read another value."""
         node.replace_input_with(index, value)
         self.changes += 1
+
+    def add_input(self, node: Node) -> None:
+        """One more input, absent so far, at the end of a node's list."""
+        node.resize_inputs(len(node.inputs) + 1)
 
     def rename(self, value: Value, wanted: str) -> None:
         """A fresh name, for a value whose meaning a rewrite has changed."""
@@ -152,6 +221,16 @@ class Edit:
         if not value.uses() and value.graph is not None and not value.is_graph_output():
             value.graph.initializers.pop(value.name, None)  # type: ignore[arg-type]
             self.changes += 1
+
+    def keep_outputs(self, node: Node, count: int) -> None:
+        """Leave out a node's outputs from `count` on, which nothing reads."""
+        node.resize_outputs(count)
+        self.changes += 1
+
+    def drop_function(self, key: tuple[str, str, str]) -> None:
+        """Forget a local function that nothing calls."""
+        del self.graph.functions[key]
+        self.changes += 1
 
     def finish(self) -> None:
         """Bring the functions of our ops in line with their uses; call once after the changes."""

@@ -10,7 +10,7 @@ the manager checks every one of these claims, so a pass does only its own work:
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields
 from enum import Enum
 from typing import Any, ClassVar, TypeVar
@@ -108,6 +108,10 @@ def register(cls: P) -> P:
     return cls
 
 
+Progress = Callable[[str, int, "int | None"], None]
+"""Told of long work as it goes: what, how many units are done, of how many (None: unknown)."""
+
+
 @dataclass
 class Skip:
     """A site that a pass left alone, and why."""
@@ -128,7 +132,7 @@ class Ctx:
     float_graph: Graph | None = None
     """The last FLOAT graph: teacher, residual and yardstick. Never changed."""
     seed: int = 0
-    progress: Callable[[Iterable, str, int | None], Iterator] = lambda items, label, total: iter(items)
+    progress: Progress = lambda label, done, total: None
     sites: list[str] = field(default_factory=list)
     skips: list[Skip] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from itertools import islice
@@ -22,7 +22,7 @@ from ir.graph import Graph, clone, nodes
 from ir.verify import Stage, stage_of, verify
 
 from . import crash, evaluate
-from .core import Ctx, Effect, Pass, Stat
+from .core import Ctx, Effect, Pass, Progress, Stat
 from .pipeline import Pipeline, check_order
 from .report import Report, StepReport
 from .watch import Observer
@@ -63,13 +63,14 @@ def run(
     check: Check = Check.COMPARE,
     seed: int = 0,
     crash_dir: str | Path | None = None,
-    progress: Callable[[Iterable, str, int | None], Iterator] | None = None,
+    progress: Progress | None = None,
     stats: dict[Stat, dict] | None = None,
 ) -> Result:
     """Apply a pipeline (or a recipe's name) to a graph; the caller's graph is never touched.
 
     graph: an `ir.Graph`, or anything `ir.capture` reads. data: what `calib.data.load` reads.
     crash_dir: where a failing step leaves its graph and the rest of the pipeline; None: nowhere.
+    progress: called as (what, done, total) during long work.
     stats: statistics collected before (a `Result.stats`), for pipelines that go on from there.
     Raises PipelineError before any work, PassError or VerifyError with the step's number.
     """

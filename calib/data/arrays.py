@@ -64,7 +64,7 @@ def add_batch_axis(feed: Feed, inputs: Sequence[Input]) -> Feed:
 
 
 def pick(arrays: Mapping[str, Any], options: Options, inputs: Sequence[Input], where: str) -> Any:
-    """Arrays by input name: `options` may rename, input=key; a lone array fits a lone input.
+    """Arrays by input name: `options` may rename, input=key.
 
     raises: DataError when an option is no input's name or a key is not there.
     """
@@ -77,8 +77,6 @@ def pick(arrays: Mapping[str, Any], options: Options, inputs: Sequence[Input], w
                 at=where,
                 hint="write input=key",
             )
-    if not options and len(arrays) == len(names) == 1:
-        return {names[0]: next(iter(arrays.values()))}
     if not options:
         return arrays
     keys = {name: options.get(name, name) for name in names}

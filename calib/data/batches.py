@@ -46,7 +46,7 @@ class Batches:
             )
         self._exact = fixed is not None
         self._size = batch_size or fixed or (None if isinstance(source, Items) else _DEFAULT_ROWS)
-        self._indices = None
+        self._indices: Sequence[int] = ()
         self.rows = self.total = None
         self.dropped = 0
         if not isinstance(source, (Items, Text)):
@@ -157,14 +157,14 @@ def _fixed_rows(source: Reader, inputs: Sequence[Input]) -> int | None:
     return first if isinstance(first, int) and not others else None
 
 
-def _choose(count: int, limit: int | None, seed: int | None) -> np.ndarray:
+def _choose(count: int, limit: int | None, seed: int | None) -> Sequence[int]:
     if not count:
         raise DataError("the data holds no samples", hint="give at least one")
     if limit is None or limit >= count:
-        return np.arange(count)
+        return range(count)
     if seed is None:
-        return np.arange(limit)
-    return np.sort(np.random.default_rng(seed).choice(count, limit, replace=False))
+        return range(limit)
+    return np.sort(np.random.default_rng(seed).choice(count, limit, replace=False)).tolist()
 
 
 def _rows(feed: Feed) -> int | None:

@@ -59,9 +59,10 @@ def _only_image_input(inputs: Sequence[Input]) -> Input:
 
 def _complete(options: ImageOptions, wanted: Input) -> ImageOptions:
     """Fill what was not declared from the input's shape."""
-    shape = wanted.shape or ()
-    layout = options.layout or ("nhwc" if shape[3] in (1, 3) and shape[1] not in (1, 3) else "nchw")
-    channels, height, width = shape[1:] if layout == "nchw" else (shape[3], shape[1], shape[2])
+    _, second, third, last = wanted.shape or (None,) * 4
+    layout = options.layout or ("nhwc" if last in (1, 3) and second not in (1, 3) else "nchw")
+    nchw = layout == "nchw"
+    channels, height, width = (second, third, last) if nchw else (last, second, third)
     color = options.color or ("gray" if channels == 1 else "rgb")
     size = (height, width) if isinstance(height, int) and isinstance(width, int) else None
     resize = options.resize or (None if options.crop else size)

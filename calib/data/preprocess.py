@@ -58,7 +58,7 @@ class TextOptions:
 
 
 def parse(text: str | Mapping[str, Any] | None) -> Options:
-    """`key=value,key=value` (or a mapping) as a dict of strings; raises DataError naming the part."""
+    """`key=value,key=value` (or a mapping) as a dict of strings; raises DataError."""
     if text is None:
         return {}
     if isinstance(text, Mapping):

@@ -159,9 +159,7 @@ def _cast(array: np.ndarray, wanted: Input, where: str) -> np.ndarray:
         if rounded:
             kept = bool(np.isfinite(cast).all())
         else:
-            kept = np.can_cast(array.dtype, dtype, "safe") or np.array_equal(
-                cast.astype(array.dtype), array
-            )
+            kept = _in_range(array, dtype) and np.array_equal(cast.astype(array.dtype), array)
     if not kept:
         raise DataError(
             f"expected {wanted}, found {array.dtype} values that do not fit it exactly",
@@ -169,3 +167,11 @@ def _cast(array: np.ndarray, wanted: Input, where: str) -> np.ndarray:
             hint=f"convert the data to {dtype} first",
         )
     return cast
+
+
+def _in_range(array: np.ndarray, dtype: np.dtype) -> bool:
+    """Whether integers stay integers of the same sign; a round trip alone would wrap -1 unseen."""
+    if dtype.kind not in "iu" or not array.size:
+        return True
+    bounds = np.iinfo(dtype)
+    return bounds.min <= array.min().item() and array.max().item() <= bounds.max

@@ -59,7 +59,7 @@ def reader(source: Any, inputs: Sequence[Input], options: Options) -> Reader:
     if isinstance(source, np.ndarray) or hasattr(source, "detach"):
         _no_options(options)
         return Arrays(source, inputs, "the array")
-    if callable(source):
+    if isinstance(source, Callable):
         return Items(source, inputs, options)
     if isinstance(source, Iterator):
         return Items(_only_once(source), inputs, options)
@@ -93,10 +93,11 @@ def _from_files(
     }
     found = [kind for kind, of_kind in by_kind.items() if of_kind]
     if len(found) != 1:
+        known = ", ".join(sorted(set().union(*_KINDS.values())))
         raise DataError(
             f"found {' and '.join(found)} together" if found else "found no file of a known kind",
             at=where,
-            hint=f"known are {', '.join(sorted(set().union(*_KINDS.values())))}; one kind at a time",
+            hint=f"known are {known}; one kind at a time",
         )
     files = by_kind[found[0]]
     if found[0] == "images":
@@ -112,6 +113,8 @@ def _from_array_files(files: Sequence[Path], inputs: Sequence[Input], options: O
     if len(files) > 1:
         return Items(lambda: (_File((_open(f), str(f))) for f in files), inputs, options)
     content = _open(files[0])
+    if isinstance(content, Mapping) and len(content) == len(inputs) == 1 and not options:
+        (content,) = content.values()
     if isinstance(content, Mapping):
         content = arrays.pick(content, options, inputs, str(files[0]))
     else:

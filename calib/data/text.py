@@ -39,10 +39,9 @@ class Text:
 
     def stream(self) -> Iterator[tuple[str, Feed]]:
         for path in self.paths:
-            count = 0
             lines = self.options.split == "lines"
-            for ids in self._lines(path) if lines else self._windows(path):
-                count += 1
+            pieces = self._lines(path) if lines else self._windows(path)
+            for count, ids in enumerate(pieces, 1):
                 yield f"{path}, {'line' if lines else 'window'} {count}", self._feed(ids)
 
     def _windows(self, path: Path) -> Iterator[list[int]]:

@@ -1,7 +1,7 @@
 """Statistics of values: one small file each, all with add(), merge() and a frozen result().
 
     stat = MinMax(axis=1)                  # options are fields; axis=None is the whole tensor
-    stat.add(array)                        # numpy or torch; add(array, ignore_below=-1e8) skips masks
+    stat.add(array)                        # numpy, torch; ignore_below=-1e8 skips masks
     stat.merge(other)                      # as if other's arrays had been added here
     stat.result()                          # Range(low, high, count)
     save(path, {"h": [stat]}); load(path)  # one .npz, no pickles

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
-from typing_extensions import Self
 
 from calib.stats.base import Range, Stat, as_range
 from calib.stats.sample import Sample
@@ -30,7 +29,7 @@ class AbsMax(Stat):
         self.largest = np.maximum(self.largest, largest)
         self.count += sample.size
 
-    def _merge(self, other: Self) -> None:
+    def _merge(self, other: Any) -> None:
         self.largest = np.maximum(self.largest, other.largest)
         self.count += other.count
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
-from typing_extensions import Self
 
 from calib.stats.sample import Sample
 from ir.errors import DataError
@@ -67,21 +66,22 @@ class Stat(ABC):
     def _add(self, sample: Sample) -> None: ...
 
     @abstractmethod
-    def _merge(self, other: Self) -> None: ...
+    def _merge(self, other: Any) -> None: ...
 
     def options(self) -> dict[str, Any]:
         return {f.name: getattr(self, f.name) for f in fields(self) if f.init}
 
     def state(self) -> dict[str, np.ndarray]:
         """A copy of everything seen, as arrays without Python objects."""
-        return {key: np.array(getattr(self, key)) for key in ("batches", *self.kept)}
+        kept = ("batches", *self.kept) if self.batches else ("batches",)
+        return {key: np.array(getattr(self, key)) for key in kept}
 
     def restore(self, state: dict[str, np.ndarray]) -> None:
         """Put back what state() gave."""
-        for key in self.kept:
+        self.batches = int(state["batches"])
+        for key in self.kept if self.batches else ():
             array = np.array(state[key])
             setattr(self, key, array if array.ndim else array.item())
-        self.batches = int(state["batches"])
 
     def _seen(self) -> None:
         if not self.batches:

@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from typing_extensions import Self
 
 from calib.stats.base import Stat
 from calib.stats.sample import Sample
@@ -54,11 +53,9 @@ class Gram(Stat):
     def _add(self, sample: Sample) -> None:
         _ = sample.range  # finiteness
         values, masked = sample.grouped(self.axis)
-        if self._partial is None:
-            if np.ndim(self.total):
-                self._same_channels(self.total[0], np.empty(values.shape[1]), sample)
-        else:
-            self._same_channels(self._partial[0], np.empty(values.shape[1]), sample)
+        seen = self._partial if self._partial is not None else self.total
+        if np.ndim(seen):
+            self._same_channels(seen[0], values[0, :, 0], sample)
         rows = values.transpose(1, 2).reshape(-1, values.shape[1])
         if masked is not None:
             rows = rows[~masked.any(dim=1).reshape(-1)]
@@ -89,7 +86,7 @@ class Gram(Stat):
         self._partial.zero_()
         self._partial_rows = 0
 
-    def _merge(self, other: Self) -> None:
+    def _merge(self, other: Any) -> None:
         self._flush()
         other._flush()
         if np.shape(self.total) != np.shape(other.total):

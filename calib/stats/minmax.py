@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
-from typing_extensions import Self
 
 from calib.stats.base import Range, Stat, as_range
 from calib.stats.sample import Sample
@@ -28,7 +27,7 @@ class MinMax(Stat):
         self.low, self.high = np.minimum(self.low, low), np.maximum(self.high, high)
         self.count += sample.size
 
-    def _merge(self, other: Self) -> None:
+    def _merge(self, other: Any) -> None:
         self.low = np.minimum(self.low, other.low)
         self.high = np.maximum(self.high, other.high)
         self.count += other.count

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
-from typing_extensions import Self
 
 from calib.stats.base import Range, Stat, as_range
 from calib.stats.sample import Sample
@@ -39,7 +38,7 @@ class MovingAverage(Stat):
         self._same_channels(self.mean[0], now[0], sample)
         self._join(now, now, (now[0] <= now[1]).astype(np.int64))
 
-    def _merge(self, other: Self) -> None:
+    def _merge(self, other: Any) -> None:
         self._join(other.first, other.mean, other.steps)
 
     def _join(self, first: Any, mean: Any, steps: Any) -> None:

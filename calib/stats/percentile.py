@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
-from typing_extensions import Self
 
 from calib.stats.base import Range, Stat
 from calib.stats.clip_search import percentile_range, search
@@ -36,7 +35,7 @@ class Percentile(Stat):
     def _add(self, sample: Sample) -> None:
         self.histogram.add(sample)
 
-    def _merge(self, other: Self) -> None:
+    def _merge(self, other: Any) -> None:
         self.histogram.merge(other.histogram)
 
     def state(self) -> dict[str, np.ndarray]:

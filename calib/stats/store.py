@@ -36,17 +36,17 @@ def save(
     """
     path = Path(path)
     manifest = {"stats": describe(stats), "note": dict(note or {})}
-    arrays = {
+    arrays: dict[str, Any] = {
         f"{i}/{j}/{key}": array
         for i, found in enumerate(stats.values())
         for j, stat in enumerate(found)
         for key, array in stat.state().items()
     }
-    text = json.dumps(manifest).encode()
+    arrays[_MANIFEST] = np.frombuffer(json.dumps(manifest).encode(), np.uint8)
     unfinished = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         with open(unfinished, "wb") as file:
-            np.savez(file, **{_MANIFEST: np.frombuffer(text, np.uint8)}, **arrays)
+            np.savez(file, allow_pickle=False, **arrays)
         os.replace(unfinished, path)
     except OSError as error:
         unfinished.unlink(missing_ok=True)

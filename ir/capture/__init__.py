@@ -1,4 +1,4 @@
-"""Any source model becomes one `onnx_ir.Model` at the working opset, safe to analyse and rewrite."""
+"""Any source model becomes one `onnx_ir.Model` at the working opset, sound and ready to rewrite."""
 
 from __future__ import annotations
 

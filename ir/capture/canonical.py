@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import onnx_ir as ir
 
-from ir.capture.names import bodies, nested
+from ir.capture.names import bodies, fix_names, nested
 from ir.capture.tensors import owned
 from ir.errors import CaptureError
 
@@ -23,7 +23,7 @@ def canonicalise(model: ir.Model) -> None:
     - Constant nodes become initializers of the graph they stand in; inside a function's own body
       they stay nodes, because a FunctionProto has no initializers.
     - `-1`, `0`, `?` and missing dimensions of the inputs become symbols of their own.
-    - Nodes stand in an order in which they can run.
+    - Nodes stand in an order in which they can run; names are unique.
     """
     for holder in (model.graph, *model.functions.values()):
         _sort(holder)
@@ -32,6 +32,7 @@ def canonicalise(model: ir.Model) -> None:
                 _drop_default_inputs(graph)
                 _lift_constants(graph)
     name_dimensions(model.graph)
+    fix_names(model)
 
 
 def _drop_default_inputs(graph: ir.Graph) -> None:
@@ -91,7 +92,7 @@ def _lift(node: ir.Node, graph: ir.Graph) -> None:
     value = ir.Value(
         name=name,
         type=ir.TensorType(tensor.dtype),
-        shape=ir.Shape(tensor.shape),
+        shape=ir.Shape(tensor.shape.numpy()),
         const_value=tensor,
     )
     value.metadata_props.update(output.metadata_props)

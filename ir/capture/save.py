@@ -1,14 +1,215 @@
-"""Write a graph as an ONNX file: whole or not at all."""
+"""Write a graph as an ONNX file: whole or not at all.
+
+A file is written under a temporary name beside its place, flushed to the disk and then renamed.
+External weights go first, into a file named after their own digest, so that an existing model
+never finds other weights under the name it refers to; the rename of the .onnx file is the one
+moment at which the new model takes the place of the old one.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO, Literal
+
 import onnx
 import onnx_ir as ir
+from google.protobuf.message import EncodeError
+
+from ir.capture.names import nested
+from ir.errors import OutputError
+
+# A protobuf holds less than 2 GB; the rest is left for names, shapes and small constants.
+_LARGEST_INLINE = 1_500_000_000
+# Shapes, axes and scalars stay inline, where readers look for them.
+_SMALLEST_EXTERNAL = 1024
+_ALIGN = 64
+
+
+def save(
+    model: ir.Model, path: str | os.PathLike, *, external: bool | Literal["auto"] = "auto"
+) -> Path:
+    """Write `model` to `path`, atomically; return the path. The model is not changed.
+
+    external: whether weights of 1 KiB and more go to one file `<stem>-<digest>.data` beside it;
+    'auto' does so above 1.5 GB of weights. The weights file of a model that stood there before is
+    left alone: others may refer to it. Raises OutputError, and leaves nothing new behind, when
+    the disk is full, the folder is missing or not writable, or one file would pass 2 GB.
+    """
+    target = Path(os.path.realpath(path))
+    if external == "auto":
+        external = _inline_bytes(model) > _LARGEST_INLINE
+    try:
+        if external:
+            _save_split(model, target)
+        else:
+            content = _serialise(to_proto(model))
+            with _staged(target.parent, target.name) as stage:
+                stage.file.write(content)
+                stage.commit(target)
+    except OSError as error:
+        raise OutputError(
+            f"cannot write the model: {error.strerror or error}",
+            at=path,
+            hint="free some space or choose another place; what stood there is untouched",
+        ) from error
+    return Path(path)
 
 
 def to_proto(model: ir.Model) -> onnx.ModelProto:
-    return ir.to_proto(model)
+    """The model as one self-contained ModelProto: external weights are read in.
+
+    Raises OutputError above 1.5 GB of weights, since a protobuf ends at 2 GB.
+    """
+    size = _inline_bytes(model)
+    if size > _LARGEST_INLINE:
+        raise OutputError(
+            f"{size} bytes of weights do not fit one protobuf",
+            hint="save with external=True and load that file",
+        )
+    return ir.to_proto(_without_files(model))
 
 
-def save(model: ir.Model, path: str) -> None:
-    ir.save(model, path)
+def _save_split(model: ir.Model, target: Path) -> None:
+    """Weights to their own file, then the model; the weights go again if the model fails."""
+    copy = _without_files(model, keep_initializers=True)
+    with _staged(target.parent, target.name) as stage:
+        digest = hashlib.sha256()
+        places: dict[int, tuple[int, int]] = {}
+        large = [value for value in _initializers(copy) if _is_large(value)]
+        for value in large:
+            tensor = value.const_value
+            if tensor is not None and id(tensor) not in places:
+                places[id(tensor)] = _append(stage.file, tensor.tobytes(), digest)
+        data = target.with_name(f"{target.stem}-{digest.hexdigest()[:12]}.data")
+        for value in large:
+            value.const_value = _reference(value, data.name, places)
+        content = _serialise(ir.to_proto(copy))
+        fresh = not data.exists()
+        try:
+            stage.commit(data)
+            with _staged(target.parent, target.name) as model_stage:
+                model_stage.file.write(content)
+                model_stage.commit(target)
+        except BaseException:
+            if fresh:
+                data.unlink(missing_ok=True)
+            raise
+
+
+def _append(file: BinaryIO, content: bytes, digest: hashlib._Hash) -> tuple[int, int]:
+    """Write `content` at the next aligned place; return its offset and length."""
+    offset = file.tell()
+    padding = bytes(-offset % _ALIGN)
+    for part in (padding, content):
+        file.write(part)
+        digest.update(part)
+    return offset + len(padding), len(content)
+
+
+def _reference(
+    value: ir.Value, location: str, places: dict[int, tuple[int, int]]
+) -> ir.ExternalTensor:
+    tensor = value.const_value
+    assert tensor is not None
+    offset, length = places[id(tensor)]
+    return ir.ExternalTensor(
+        location,
+        offset,
+        length,
+        tensor.dtype,
+        shape=ir.Shape(tensor.shape.numpy()),
+        name=value.name or "",
+    )
+
+
+class _Stage:
+    """A temporary file; `commit` flushes it to the disk and gives it its final name."""
+
+    def __init__(self, path: Path, file: BinaryIO) -> None:
+        self.path, self.file = path, file
+
+    def commit(self, target: Path) -> None:
+        self.file.flush()
+        os.fsync(self.file.fileno())
+        os.replace(self.path, target)
+        with contextlib.suppress(OSError):  # not every file system can flush a folder
+            folder = os.open(target.parent, os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+
+
+@contextlib.contextmanager
+def _staged(folder: Path, name: str) -> Iterator[_Stage]:
+    """A new file `.<name>.<random>.tmp` in `folder`, gone at the end unless committed."""
+    path = folder / f".{name}.{secrets.token_hex(6)}.tmp"
+    try:
+        with open(path, "xb") as file:
+            yield _Stage(path, file)
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _serialise(proto: onnx.ModelProto) -> bytes:
+    try:
+        return proto.SerializeToString()
+    except (EncodeError, ValueError) as error:
+        raise OutputError(
+            "the model is larger than one protobuf can be", hint="save with external=True"
+        ) from error
+
+
+def _initializers(model: ir.Model) -> Iterator[ir.Value]:
+    for holder in (model.graph, *model.functions.values()):
+        for graph in nested(holder):
+            if isinstance(graph, ir.Graph):
+                yield from graph.initializers.values()
+
+
+def _is_large(value: ir.Value) -> bool:
+    tensor = value.const_value
+    return (
+        tensor is not None
+        and tensor.dtype != ir.DataType.STRING
+        and tensor.nbytes >= _SMALLEST_EXTERNAL
+    )
+
+
+def _inline_bytes(model: ir.Model) -> int:
+    return sum(
+        value.const_value.nbytes
+        for value in _initializers(model)
+        if value.const_value is not None and value.const_value.dtype != ir.DataType.STRING
+    )
+
+
+def _without_files(model: ir.Model, *, keep_initializers: bool = False) -> ir.Model:
+    """A clone that refers to no file: external tensors become arrays over the mapped file."""
+    copy = model.clone()
+    if not keep_initializers:
+        for value in _initializers(copy):
+            if isinstance(value.const_value, ir.ExternalTensor):
+                value.const_value = _in_memory(value.const_value)
+    for holder in (copy.graph, *copy.functions.values()):
+        for graph in nested(holder):
+            for node in graph:
+                _inline_attributes(node)
+    return copy
+
+
+def _inline_attributes(node: ir.Node) -> None:
+    for name, attribute in list(node.attributes.items()):
+        if attribute.type == ir.AttributeType.TENSOR and not attribute.is_ref():
+            tensor = attribute.as_tensor()
+            if isinstance(tensor, ir.ExternalTensor):
+                node.attributes.add(ir.AttrTensor(name, _in_memory(tensor)))
+
+
+def _in_memory(tensor: ir.ExternalTensor) -> ir.Tensor:
+    return ir.Tensor(tensor.numpy(), dtype=tensor.dtype, shape=tensor.shape, name=tensor.name)

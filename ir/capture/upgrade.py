@@ -15,6 +15,7 @@ from functools import cache
 
 import onnx
 import onnx_ir as ir
+from onnx_ir.passes.common import InlinePass
 
 from ir.capture.adapters import ADAPTERS, Context
 from ir.capture.infer import infer_quietly
@@ -26,7 +27,8 @@ WORKING_IR_VERSION = 13
 OLDEST_OPSET = 7
 
 # Adapters that write better nodes, or only can write any, when types and ranks are known.
-_WANT_TYPES = frozenset({"Clip", "Pad", "Softmax", "LogSoftmax", "Hardmax", "GroupNormalization"})
+_WANT_TYPE = frozenset({"Clip", "Pad"})
+_WANT_SHAPE = frozenset({"Softmax", "LogSoftmax", "Hardmax", "GroupNormalization"})
 
 
 def upgrade(model: ir.Model) -> None:
@@ -44,7 +46,7 @@ def upgrade(model: ir.Model) -> None:
                 node.domain = ""
     main = _opset_of(model.graph, "the model", local)
     _inline_parametric(model)
-    if main < 21 and any(n.op_type in _WANT_TYPES and n.domain == "" for n in _nodes(model.graph)):
+    if any(_wants_inference(node, main) for node in _nodes(model.graph)):
         infer_quietly(model)
     used = {
         value.name or ""
@@ -56,9 +58,8 @@ def upgrade(model: ir.Model) -> None:
         in_function = isinstance(holder, ir.Function)
         where = f"function '{holder.name}'" if in_function else "the model"
         version = _opset_of(holder, where, local)
-        if version != WORKING_OPSET:
-            graph = holder.graph if isinstance(holder, ir.Function) else holder
-            _upgrade_graph(graph, version, used, local, in_function=in_function)
+        graph = holder.graph if isinstance(holder, ir.Function) else holder
+        _upgrade_graph(graph, version, used, local, in_function=in_function)
         holder.opset_imports[""] = WORKING_OPSET
     model.ir_version = WORKING_IR_VERSION
 
@@ -89,11 +90,22 @@ def _upgrade_node(node: ir.Node, version: int, context: Context) -> None:
         except CaptureError:
             raise
         except Exception as error:  # a node its own opset forbids: inputs or attributes missing
+            why = str(error) or type(error).__name__
             raise CaptureError(
-                f"the node does not fit its operator's definition ({error or type(error).__name__})",
+                f"the node does not fit its operator's definition: {why}",
                 at=node,
                 hint="check the model with onnx.checker",
             ) from error
+
+
+def _wants_inference(node: ir.Node, version: int) -> bool:
+    """An adapter is due that would have to work around a type or shape not yet written down."""
+    if node.domain != "" or all(change <= version for change in ADAPTERS.get(node.op_type, ())):
+        return False
+    data = node.inputs[0] if node.inputs else None
+    if data is None or node.op_type not in _WANT_TYPE | _WANT_SHAPE:
+        return False
+    return data.dtype is None if node.op_type in _WANT_TYPE else data.shape is None
 
 
 def _check_known(node: ir.Node, version: int) -> None:
@@ -166,7 +178,7 @@ def _inline_parametric(model: ir.Model) -> None:
             "a local function of another opset than the model's passes on its attributes",
             hint="inline the model's functions before capture",
         )
-    ir.passes.common.InlinePass(lambda function: function.identifier() in inline)(model)
+    InlinePass(lambda function: function.identifier() in inline)(model)
 
 
 def _holders(model: ir.Model) -> tuple[ir.Graph | ir.Function, ...]:

@@ -47,7 +47,7 @@ class Context:
             value = ir.Value(name=name, const_value=tensor)
             self.graph.register_initializer(value)
         value.type = ir.TensorType(tensor.dtype)
-        value.shape = ir.Shape(tensor.shape)
+        value.shape = ir.Shape(tensor.shape.numpy())
         return value
 
     def before(
@@ -71,7 +71,7 @@ class Context:
     ) -> ir.Node:
         made = ir.node(op, inputs, attributes=attributes)
         stem = node.outputs[0].name or node.op_type
-        made.outputs[0].name = self.name(f"{stem}.{op.lower()}")
+        made.name = made.outputs[0].name = self.name(f"{stem}.{op.lower()}")
         made.metadata_props.update(node.metadata_props)
         return made
 

@@ -15,10 +15,7 @@ from ir.capture.adapters.context import (
     take,
 )
 
-REDUCTIONS = (
-    "ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin "
-    "ReduceProd ReduceSumSquare"
-).split()
+REDUCTIONS = ("L1", "L2", "LogSum", "LogSumExp", "Max", "Mean", "Min", "Prod", "SumSquare")
 
 
 def slice_10(node: ir.Node, ctx: Context) -> None:
@@ -116,5 +113,5 @@ TABLE: dict[tuple[str, int], Adapter] = {
     ("Dropout", 10): dropout_10,
     ("Dropout", 12): dropout_12,
     ("DFT", 20): dft_20,
-    **{(op, 18): axes_input for op in REDUCTIONS},
+    **{(f"Reduce{kind}", 18): axes_input for kind in REDUCTIONS},
 }

@@ -16,6 +16,8 @@ def softmax_13(node: ir.Node, ctx: Context) -> None:
     written out as Flatten and Reshape.
     """
     axis = attribute(node, "axis", 1)
+    if axis == -1:
+        return
     data = node.inputs[0]
     assert data is not None
     dims = None if data.shape is None else tuple(data.shape)

@@ -73,7 +73,7 @@ def resize_13(node: ir.Node, ctx: Context) -> None:
 
 
 def _drop_empty_scales(node: ir.Node) -> None:
-    """With sizes given, opset 11 demands scales to be an empty tensor: a computed one counts too."""
+    """With sizes given, opset 11 demands an empty tensor of scales, if only at run time."""
     node.replace_input_with(2, None)
 
 

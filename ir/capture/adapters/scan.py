@@ -36,6 +36,7 @@ def scan_9(node: ir.Node, ctx: Context) -> None:
             "scan_input_directions": directions,
         },
         num_outputs=len(node.outputs),
+        name=f"{node.name}.row",
     )
     for value, outer in zip(inner.outputs, node.outputs, strict=True):
         value.name = ctx.name(f"{outer.name or node.op_type}.row")

@@ -19,9 +19,9 @@ def roi_align_16(node: ir.Node, ctx: Context) -> None:
 
 def grid_sample_20(node: ir.Node, ctx: Context) -> None:
     """GridSample-20 calls its modes linear and cubic, for they now work in 3-D too."""
-    mode = attribute(node, "mode", "bilinear")
-    renamed = {"bilinear": "linear", "bicubic": "cubic"}.get(mode, mode)
-    node.attributes.add(ir.AttrString("mode", renamed))
+    mode: str = attribute(node, "mode", "bilinear")
+    mode = {"bilinear": "linear", "bicubic": "cubic"}.get(mode, mode)
+    node.attributes.add(ir.AttrString("mode", mode))
 
 
 TABLE: dict[tuple[str, int], Adapter] = {

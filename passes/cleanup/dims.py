@@ -1,0 +1,318 @@
+"""What is known of shapes and of the whole numbers computed from them, dimensions unknown or not.
+
+`Dims` walks forward with a pass: `shape(value)` is a tuple of ints and `Poly`, `numbers(value)` the
+elements of a shape-like tensor as an object array of the same.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import onnx_ir
+
+from ir.graph import Node, Value, attribute, constant
+
+from .symbols import Poly, differ
+
+Shape = tuple["int | Poly", ...]
+MOST = 256
+"""Numbers kept of one tensor: shapes and index lists, not data."""
+
+
+class Dims:
+    """Facts about values; feed nodes in topological order to `learn`."""
+
+    def __init__(self) -> None:
+        self._shapes: dict[Value, Shape | None] = {}
+        self._numbers: dict[Value, np.ndarray | None] = {}
+
+    def shape(self, value: Value | None) -> Shape | None:
+        """Dimensions of a value; an unknown one is a name that no other has. None: rank unknown."""
+        if value is None:
+            return None
+        if value not in self._shapes:
+            self._shapes[value] = declared(value)
+        return self._shapes[value]
+
+    def numbers(self, value: Value | None) -> np.ndarray | None:
+        """Elements of an int tensor as far as they are known: object array of int and Poly."""
+        if value is None:
+            return None
+        if value not in self._numbers:
+            tensor = constant(value)
+            self._numbers[value] = None
+            if tensor is not None and tensor.size <= MOST and _whole(tensor.dtype):
+                self._numbers[value] = tensor.numpy().astype(object)
+        return self._numbers[value]
+
+    def learn(self, node: Node) -> None:
+        """Work out what one node's first output is."""
+        if node.domain or not node.outputs:
+            return
+        output = node.outputs[0]
+        try:
+            rule = _SHAPES.get(node.op_type)
+            shape = rule(node, self) if rule else None
+            known = self.shape(output)
+            if shape is not None:
+                self._shapes[output] = shape if known is None else _merge(known, shape)
+            numbers = _NUMBERS.get(node.op_type)
+            if numbers is not None:
+                found = numbers(node, self)
+                if found is not None and found.size <= MOST:
+                    self._numbers[output] = found
+        except (ArithmeticError, IndexError, TypeError, ValueError):
+            return  # beyond what these rules know; the declared shape stands
+
+
+def _whole(dtype: onnx_ir.DataType) -> bool:
+    return dtype.is_integer() or dtype == onnx_ir.DataType.BOOL
+
+
+def declared(value: Value) -> Shape | None:
+    """The shape written on a value, its nameless dimensions named after their place."""
+    if value.shape is None:
+        return None
+    return tuple(
+        dim if isinstance(dim, int) else Poly.named(dim.value or f"%{value.name}[{axis}]")
+        for axis, dim in enumerate(value.shape)
+    )
+
+
+def _merge(known: Shape, derived: Shape) -> Shape:
+    """Per axis the better of two truths: a number, else what follows from the inputs."""
+    if len(known) != len(derived):
+        return derived
+    return tuple(
+        k if isinstance(k, int) or str(d).startswith("(") else d
+        for k, d in zip(known, derived, strict=True)
+    )
+
+
+def broadcast(*shapes: Shape) -> Shape:
+    """The broadcast shape. raises: ArithmeticError when two unknown sizes meet."""
+    rank = max(len(s) for s in shapes)
+    padded = [(1,) * (rank - len(s)) + s for s in shapes]
+    result = []
+    for sizes in zip(*padded, strict=True):
+        wide = {size for size in sizes if size != 1}
+        numbers = {size for size in wide if isinstance(size, int)}
+        if len(wide) > 1 and not numbers:
+            raise ArithmeticError("two unknown sizes meet")
+        # A known size above 1 wins: the other must be equal to it, or 1.
+        result.append(next(iter(numbers or wide), 1))
+    return tuple(result)
+
+
+def reshaped(source: Shape | None, wanted: np.ndarray, *, allowzero: bool) -> Shape:
+    """The output shape of a Reshape, its -1 solved by exact division of the sizes."""
+    sizes = [
+        source[i] if not isinstance(n, Poly) and n == 0 and not allowzero else n  # type: ignore
+        for i, n in enumerate(wanted)
+    ]
+    if -1 in [s for s in sizes if isinstance(s, int)]:
+        others = math.prod((s for s in sizes if s != -1), start=1)
+        rest = math.prod(source, start=1) // others  # type: ignore[arg-type,operator]
+        sizes = [rest if s == -1 else s for s in sizes]
+    return tuple(int(s) if not isinstance(s, Poly) else s for s in sizes)
+
+
+def _same(node: Node, dims: Dims) -> Shape | None:
+    return dims.shape(node.inputs[0])
+
+
+def _elementwise(node: Node, dims: Dims) -> Shape | None:
+    shapes = [dims.shape(value) for value in node.inputs]
+    return None if None in shapes else broadcast(*shapes)  # type: ignore[arg-type]
+
+
+def _reshape(node: Node, dims: Dims) -> Shape | None:
+    wanted = dims.numbers(node.inputs[1])
+    if wanted is None:
+        return None
+    return reshaped(
+        dims.shape(node.inputs[0]), wanted, allowzero=bool(attribute(node, "allowzero"))
+    )
+
+
+def _transpose(node: Node, dims: Dims) -> Shape | None:
+    shape = dims.shape(node.inputs[0])
+    if shape is None:
+        return None
+    return tuple(shape[i] for i in attribute(node, "perm", tuple(reversed(range(len(shape))))))
+
+
+def _matmul(node: Node, dims: Dims) -> Shape | None:
+    a, b = (dims.shape(value) for value in node.inputs)
+    if a is None or b is None or len(a) < 2 or len(b) < 2:
+        return None
+    return (*broadcast(a[:-2], b[:-2]), a[-2], b[-1])
+
+
+def _concat(node: Node, dims: Dims) -> Shape | None:
+    shapes = [dims.shape(value) for value in node.inputs]
+    if None in shapes:
+        return None
+    axis = attribute(node, "axis") % len(shapes[0])  # type: ignore[arg-type]
+    first: list = list(shapes[0])  # type: ignore[arg-type]
+    for i in range(len(first)):
+        numbers = [s[i] for s in shapes if isinstance(s[i], int)]  # type: ignore[index]
+        first[i] = numbers[0] if numbers else first[i]
+    first[axis] = sum(s[axis] for s in shapes)  # type: ignore[index,misc]
+    return tuple(first)
+
+
+def _axes(node: Node, dims: Dims) -> list[int] | None:
+    axes = dims.numbers(node.inputs[1]) if len(node.inputs) > 1 else None
+    return None if axes is None else [int(a) for a in axes.ravel()]
+
+
+def _unsqueeze(node: Node, dims: Dims) -> Shape | None:
+    shape, axes = dims.shape(node.inputs[0]), _axes(node, dims)
+    if shape is None or axes is None:
+        return None
+    rank, rest = len(shape) + len(axes), iter(shape)
+    places = {a % rank for a in axes}
+    return tuple(1 if i in places else next(rest) for i in range(rank))
+
+
+def _squeeze(node: Node, dims: Dims) -> Shape | None:
+    shape, axes = dims.shape(node.inputs[0]), _axes(node, dims)
+    if shape is None or axes is None:
+        return None
+    places = {a % len(shape) for a in axes}
+    return tuple(size for i, size in enumerate(shape) if i not in places)
+
+
+def _gather(node: Node, dims: Dims) -> Shape | None:
+    data, indices = (dims.shape(value) for value in node.inputs)
+    if data is None or indices is None:
+        return None
+    axis = attribute(node, "axis", 0) % len(data)
+    return (*data[:axis], *indices, *data[axis + 1 :])
+
+
+def _expand(node: Node, dims: Dims) -> Shape | None:
+    shape, wanted = dims.shape(node.inputs[0]), dims.numbers(node.inputs[1])
+    return None if shape is None or wanted is None else broadcast(shape, tuple(wanted))
+
+
+def _from_numbers(node: Node, dims: Dims) -> Shape | None:
+    wanted = dims.numbers(node.inputs[0])
+    return None if wanted is None else tuple(wanted)
+
+
+_SAME = (
+    "Identity Cast Relu Sigmoid Tanh Erf Exp Log Sqrt Neg Abs Clip Softmax LogSoftmax Gelu Not "
+    "LayerNormalization RMSNormalization BatchNormalization InstanceNormalization Dropout Reciprocal "
+    "HardSigmoid HardSwish LeakyRelu Elu Sin Cos Floor Ceil Round Softplus Trilu CumSum Swish Mish"
+)
+_BROADCAST = (
+    "Add Sub Mul Div Pow Where Equal Less Greater LessOrEqual GreaterOrEqual And Or Min Max Mod"
+)
+_SHAPES: dict[str, Callable[[Node, Dims], Shape | None]] = {
+    **dict.fromkeys(_SAME.split(), _same),
+    **dict.fromkeys(_BROADCAST.split(), _elementwise),
+    "Reshape": _reshape, "Transpose": _transpose, "MatMul": _matmul, "Concat": _concat,
+    "Unsqueeze": _unsqueeze, "Squeeze": _squeeze, "Gather": _gather, "Expand": _expand,
+    "ConstantOfShape": _from_numbers,
+}  # fmt: skip
+
+
+def _shape_numbers(node: Node, dims: Dims) -> np.ndarray | None:
+    shape = dims.shape(node.inputs[0])
+    if shape is None:
+        return None
+    return _objects(shape[attribute(node, "start", 0) : attribute(node, "end")])
+
+
+def _objects(items: tuple) -> np.ndarray:
+    array = np.empty(len(items), object)
+    array[:] = items
+    return array
+
+
+def _size_number(node: Node, dims: Dims) -> np.ndarray | None:
+    shape = dims.shape(node.inputs[0])
+    return None if shape is None else np.array(math.prod(shape, start=1), object)  # type: ignore
+
+
+def _all(node: Node, dims: Dims) -> list[np.ndarray] | None:
+    found = [dims.numbers(value) for value in node.inputs]
+    return None if any(f is None for f in found) else found  # type: ignore[return-value]
+
+
+def _through(function: Callable[[Node, list[np.ndarray]], np.ndarray]) -> Callable:
+    def rule(node: Node, dims: Dims) -> np.ndarray | None:
+        arrays = _all(node, dims)
+        return None if arrays is None else np.asarray(function(node, arrays), object)
+
+    return rule
+
+
+def _slice(node: Node, arrays: list[np.ndarray]) -> np.ndarray:
+    data, start, end = arrays[0], int(arrays[1].item()), int(arrays[2].item())
+    axis, step = (
+        int(a.item()) for a in (*arrays[3:], *([np.array(0), np.array(1)][len(arrays) - 3 :]))
+    )
+    if axis % data.ndim:
+        raise ArithmeticError("not along the first axis")
+    return data[slice(start, end, step)]
+
+
+def _where(node: Node, dims: Dims) -> np.ndarray | None:
+    arrays = _all(node, dims)
+    if arrays is None or any(isinstance(c, Poly) for c in arrays[0].flat):
+        return None
+    return np.where(arrays[0].astype(bool), arrays[1], arrays[2])
+
+
+def _equal(a: object, b: object) -> bool:
+    if a == b:
+        return True
+    if differ(a, b):  # type: ignore[arg-type]
+        return False
+    raise ArithmeticError("not decided")
+
+
+def _truncated(a: int | Poly, b: int | Poly) -> int | Poly:
+    if isinstance(a, int) and isinstance(b, int) and (a < 0 or b <= 0):
+        raise ArithmeticError("left to the evaluation of constants")
+    return a // b
+
+
+def _cast(node: Node, dims: Dims) -> np.ndarray | None:
+    wide = attribute(node, "to") in (6, 7)  # int32, int64
+    return dims.numbers(node.inputs[0]) if wide else None
+
+
+def _each(function: Callable) -> Callable:
+    return _through(lambda node, a: np.frompyfunc(function, 2, 1)(a[0], a[1]))
+
+
+_NUMBERS: dict[str, Callable[[Node, Dims], np.ndarray | None]] = {
+    "Shape": _shape_numbers,
+    "Size": _size_number,
+    "Gather": _through(lambda node, a: np.take(a[0], a[1].astype(int), attribute(node, "axis", 0))),
+    "Slice": _through(_slice),
+    "Concat": _through(lambda node, a: np.concatenate(a, attribute(node, "axis"))),
+    "Unsqueeze": _through(lambda node, a: np.expand_dims(a[0], tuple(int(i) for i in a[1]))),
+    "Squeeze": _through(
+        lambda node, a: np.squeeze(a[0], *(tuple(map(int, axes)) for axes in a[1:]))
+    ),
+    "Reshape": _through(lambda node, a: a[0].reshape([int(n) for n in a[1]])),
+    "Identity": _through(lambda node, a: a[0]),
+    "Cast": _cast,
+    "Add": _each(lambda a, b: a + b),
+    "Sub": _each(lambda a, b: a - b),
+    "Mul": _each(lambda a, b: a * b),
+    "Div": _each(_truncated),
+    "Equal": _each(_equal),
+    "Where": _where,
+    "ReduceProd": _through(
+        lambda node, a: a[0].prod(keepdims=bool(attribute(node, "keepdims", 1)))
+    ),
+    "Expand": _through(lambda node, a: np.broadcast_to(a[0], tuple(int(n) for n in a[1]))),
+}
