@@ -108,7 +108,7 @@ class _Printer:
         yield f"{indent}{head}({', '.join(inputs)}) ->{outputs}{tail} {{"
         inner = indent + words.INDENT
         waiting = dict.fromkeys(graph.initializers.values())
-        for value in [v for v in waiting if v.is_graph_input()]:
+        for value in [v for v in graph.inputs if v in waiting]:
             del waiting[value]
             yield inner + self._default(value)
         for node in graph:

@@ -251,6 +251,14 @@ def test_initializers_match_their_tensors(tensor, message):
         verify(model)
 
 
+def test_a_constant_left_marked_as_an_input():
+    model = ir.parse(GOOD)
+    model.graph.inputs.append(model.graph.initializers["one"])
+    del model.graph.inputs[-1:]  # a list's `del`, which onnx_ir does not see
+    with pytest.raises(VerifyError, match="%one is marked as a graph input but is none"):
+        verify(model)
+
+
 def test_functions_of_the_model_are_walked_too():
     model = ir.parse(GOOD)
     function = model.functions[("my", "F", "")]
