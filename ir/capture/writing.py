@@ -41,6 +41,8 @@ def save(
     the disk is full, the folder is missing or not writable, or one file would pass 2 GB.
     """
     target = Path(os.path.realpath(path))
+    if target.exists() and not target.is_file():
+        raise OutputError("the place is taken by something that is not a plain file", at=path)
     if external == "auto":
         external = _inline_bytes(model) > _LARGEST_INLINE
     try:
