@@ -134,7 +134,12 @@ def _fold_back(found: ChannelMap, ctx: Ctx) -> bool:
     if before.node.op_type == "MatMul" and before.add is None and not (found.s != 1).any():
         return False  # it is the layer's bias already
     if only_reader(found.source) is not found.node:
-        ctx.skip(found.node, f"others read %{found.source.name}, the output of {before.node.name}")
+        if (
+            found.shape is None
+        ):  # a plain Mul or Add beside other readers is nobody's disappointment
+            ctx.skip(
+                found.node, f"others read %{found.source.name}, the output of its layer as well"
+            )
         return False
     bias = before.bias()
     if bias is None:

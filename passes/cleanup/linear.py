@@ -188,7 +188,8 @@ def _rewrite_add(found: Linear, row: np.ndarray, edit: Edit) -> Value:
     if add is None:
         held = edit.constant(row, f"{product.name}.bias", at=found.node)
         add = edit.node("Add", [product, held], like=str(product.name), after=found.node)
+        edit.take_name(product, add.outputs[0])
     else:
         _exchange(add, list(add.inputs).index(bias_of(add)), row, edit)
-    edit.rename(product, f"{product.name}.product")
+    edit.rename(product, f"{add.outputs[0].name}.product")
     return add.outputs[0]

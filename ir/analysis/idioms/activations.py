@@ -50,7 +50,7 @@ def hard_sigmoid_gate(anchor: Node) -> Iterator[Idiom]:
 
 def relu6_forms(anchor: Node) -> Iterator[Idiom]:
     """x clip(x + 3, 0, 6) / 6 (HardSwish) and clip(x + 3, 0, 6) / 6 (HardSigmoid)."""
-    if not _clips_0_6(anchor):
+    if not clips_0_6(anchor):
         return
     for x in _solutions(anchor, {(1,): 1.0, (0,): 3.0}):
         yield from _ends(anchor, x, {(1, 1): 1 / 6}, "HardSwish", {})
@@ -58,7 +58,7 @@ def relu6_forms(anchor: Node) -> Iterator[Idiom]:
         yield from _ends(anchor, x, {(0, 1): 1 / 6}, "HardSigmoid", slope)
 
 
-def _clips_0_6(node: Node) -> bool:
+def clips_0_6(node: Node) -> bool:
     low, high = attribute(node, "min"), attribute(node, "max")
     if len(node.inputs) > 1:
         low = scalar(node.inputs[1])

@@ -95,15 +95,30 @@ def _sliced(node: Node) -> Part | None:
         return None
     start, stop, axis, step = parameters
     last = shape[-1]
-    if axis not in (-1, len(shape) - 1) or start is None or stop is None:
+    if axis not in (-1, len(shape) - 1) or not isinstance(last, int) or last % 2:
         return None
-    if not isinstance(last, int) or last % 2:
-        return None
+    if start is None or stop is None:
+        return _computed_half(node, x, start, last // 2) if step == 1 else None
     if step == 2 and start in (0, 1) and stop >= last - 1:
         return x, ("step", start)
     start, stop = (n + last if n < 0 else min(n, last) for n in (start, stop))
     if step == 1 and stop - start == last // 2 and start in (0, last // 2):
         return x, ("half", int(start > 0))
+    return None
+
+
+def _computed_half(node: Node, x: Value, start: int | None, half: int) -> Part | None:
+    """A half whose bounds are computed; the second half starts where the first one stops."""
+    if (dims(node.outputs[0]) or (None,))[-1] != half:
+        return None
+    if start == 0:
+        return x, ("half", 0)
+    middle = node.inputs[1]
+    for first, index in readers(middle) if middle is not None and start is None else ():
+        if is_op(first, "Slice") and index == 2 and first.inputs[0] is x:
+            begins, sizes = _integer(first.inputs[1]), dims(first.outputs[0])
+            if begins == 0 and sizes is not None and sizes[-1] == half:
+                return x, ("half", 1)
     return None
 
 

@@ -101,7 +101,9 @@ def drop_settled_where(node: Node, ctx: Ctx, dims: Dims) -> bool:
     if not (chosen.all() or not chosen.any()):
         return False
     taken = node.inputs[1 if chosen.all() else 2]
-    return taken is not None and same_shape(taken, node.outputs[0], dims) and bypass(node, taken, ctx)
+    return (
+        taken is not None and same_shape(taken, node.outputs[0], dims) and bypass(node, taken, ctx)
+    )
 
 
 _COPIES = ("Identity", "Dropout", "Cast", "Transpose", "Pad", "Tile", "Concat", "Sum", "Max", "Min")

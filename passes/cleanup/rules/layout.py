@@ -76,7 +76,9 @@ def merge_transposes(node: Node, ctx: Ctx, dims: Dims) -> bool:
     if only_reader(node.inputs[0]) is not node:  # type: ignore[arg-type]
         return False
     name = str(node.outputs[0].name)
-    return _exchange(node, ctx.edit.node("Transpose", [source], like=name, before=node, perm=perm), ctx)
+    return _exchange(
+        node, ctx.edit.node("Transpose", [source], like=name, before=node, perm=perm), ctx
+    )
 
 
 def merge_casts(node: Node, ctx: Ctx, dims: Dims) -> bool:
@@ -106,7 +108,11 @@ def pad_into_conv(node: Node, ctx: Ctx, dims: Dims) -> bool:
     """Zeros put around the image become the Conv's own padding."""
     pad = _source(node.inputs[0], "Pad")
     pads = _zero_pads(pad) if pad is not None else None
-    if pad is None or pads is None or attribute(node, "auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
+    if (
+        pad is None
+        or pads is None
+        or attribute(node, "auto_pad", "NOTSET") not in ("NOTSET", "VALID")
+    ):
         return False
     half = len(pads) // 2
     if (pads < 0).any() or pads[:2].any() or pads[half : half + 2].any() or half < 3:
@@ -147,7 +153,9 @@ def unflatten_gemm(node: Node, ctx: Ctx, dims: Dims) -> bool:
         return False
     source, weight = rows.inputs[0], constant(gemm.inputs[1])
     before, after = dims.shape(source), dims.shape(node.outputs[0])
-    scale = [attribute(gemm, key, 1.0) for key in ("alpha", "beta")] + [1 - attribute(gemm, "transA", 0)]
+    scale = [attribute(gemm, key, 1.0) for key in ("alpha", "beta")] + [
+        1 - attribute(gemm, "transA", 0)
+    ]
     if weight is None or before is None or after is None or scale != [1, 1, 1] or source is None:
         return False
     inner, outer = tuple(weight.shape)[:: -1 if attribute(gemm, "transB", 0) else 1]
