@@ -27,6 +27,7 @@ def executed(case: Case, path: Path, feeds: int, before: tuple[str, ...], timeou
     """SQNR in dB against the float model on the first test feeds."""
     command: list[Any] = [*before, sys.executable, "-m", "benchmarks.measure", case.model, path]
     command += [case.feeds("test"), "--no-latency", "--feeds", feeds]
+    command += ["--mask", case.mask] if case.mask else []
     return script(command, timeout)["sqnr_db"]
 
 
