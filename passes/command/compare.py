@@ -1,0 +1,3 @@
+"""Todo."""
+EXAMPLE = ""
+def arguments(parser): ...
