@@ -176,7 +176,7 @@ def check_order(
             names = sorted(s.value for s in step.needs_one_of)
             raise _missing(at, " or ".join(names), None, number)
         if step.gives() and not has_data:
-            raise PipelineError(f"{at} needs calibration data and there is none", hint="pass data=...")
+            raise PipelineError(f"{at} needs calibration data and there is none", hint="pass data=... (--calib DATA)")
         for stat in step.spoils & fresh:
             dropped[stat] = f"step {number} '{step.name}'"
         fresh = (fresh - step.spoils) | step.gives()
