@@ -78,9 +78,10 @@ def model_file(path: str) -> Path:
 
 
 def with_value_names(lowered, float_graph):
-    """A kernel that writes codes only leaves no float value to compare: decode its codes under that name.
+    """A kernel that writes codes only leaves no float value to compare: decode them under that value's name.
 
-    QLinearConv's codes of %h are called %h.codes, and its inputs 6 and 7 are their scale and zero point.
+    QLinearConv's codes of %h are called %h.codes; its inputs 6 and 7 are their scale and zero point. The codes
+    are made again from the decoded value, which changes none of them, so that a change of %h reaches its readers.
     """
     from ir.edit import Edit
     from ir.graph import clone, nodes
@@ -93,7 +94,12 @@ def with_value_names(lowered, float_graph):
         codes = node.outputs[0]
         name = (codes.name or "").rpartition(".codes")[0]
         if name in wanted and name not in present:
-            edit.node("DequantizeLinear", [codes, *node.inputs[6:8]], like=name, after=node)
+            readers = [(use.node, use.idx) for use in codes.uses()]
+            parts = list(node.inputs[6:8])
+            decode = edit.node("DequantizeLinear", [codes, *parts], like=name, after=node)
+            again = edit.node("QuantizeLinear", [decode.outputs[0], *parts], like=f"{name}.again", after=decode)
+            for reader, index in readers:
+                edit.set_input(reader, index, again.outputs[0])
     return copy
 
 
