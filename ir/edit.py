@@ -14,7 +14,8 @@ from .qtype import QType
 
 
 class Edit:
-    """One step's changes to one graph. `by` is stamped on every node it makes; `changes` counts them.
+    """One step's changes to one graph. `by` is stamped on every node it makes; `changes` counts
+    them.
 
     A value that takes another's place takes its name as well: the name says what the value means.
     """
@@ -34,8 +35,8 @@ class Edit:
     ) -> Value:
         """A new initializer of the main graph (visible in every body).
 
-        `at` is the node that will read it, or whose place it takes: inside a local function, which sees
-        no initializer, a Constant node is put before it instead.
+        `at` is the node that will read it, or whose place it takes: inside a local function, which
+        sees no initializer, a Constant node is put before it instead.
         """
         tensor = (
             onnx_ir.tensor(np.asarray(data, order="C")) if isinstance(data, np.ndarray) else data
@@ -45,12 +46,15 @@ class Edit:
             node = onnx_ir.node("Constant", [], {"value": tensor})
             node.outputs[0].name = self.names.fresh(name)
             node.outputs[0].type = onnx_ir.TensorType(tensor.dtype)
-            node.outputs[0].shape = onnx_ir.Shape(tensor.shape)
+            node.outputs[0].shape = onnx_ir.Shape(list(tensor.shape))
             node.name = self.names.fresh(f"{name}:Constant")
             self.place(node, before=at)
             return node.outputs[0]
         value = onnx_ir.val(
-            self.names.fresh(name), tensor.dtype, onnx_ir.Shape(tensor.shape), const_value=tensor
+            self.names.fresh(name),
+            tensor.dtype,
+            onnx_ir.Shape(list(tensor.shape)),
+            const_value=tensor,
         )
         self.graph.graph.register_initializer(value)
         return value

@@ -1,10 +1,11 @@
 """Rules that a kernel puts on a weight's codes, and how to keep them with the least error.
 
-`pairs`: x86 kernels without VNNI multiply u8 by i8 with vpmaddubsw, which adds two neighbouring products
-in 16 bits and saturates. 255 * (w0 + w1) stays inside when |w0 + w1| <= 128 for every pair of neighbours of
-one sign; pairs of different sign never saturate. Neighbours are inputs 2j and 2j+1 in the kernel's order:
-as stored for MatMul and Gemm, and [kernel height, kernel width, channel] for Conv. Codes that keep the rule
-are exact on every CPU with all eight bits, where peers give one bit away or run wrong.
+`pairs`: x86 kernels without VNNI multiply u8 by i8 with vpmaddubsw, which adds two neighbouring
+products in 16 bits and saturates. 255 * (w0 + w1) stays inside when |w0 + w1| <= 128 for every pair
+of neighbours of one sign; pairs of different sign never saturate. Neighbours are inputs 2j and 2j+1
+in the kernel's order: as stored for MatMul and Gemm, and [kernel height, kernel width, channel] for
+Conv. Codes that keep the rule are exact on every CPU with all eight bits, where peers give one bit
+away or run wrong.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ def kernel_rows(weight: np.ndarray, inputs: tuple[int, ...], output: int) -> np.
     if len(inputs) > 1:
         return np.moveaxis(weight, 1, -1).reshape(weight.shape[0], -1)
     order = [i for i in range(weight.ndim) if i not in (*inputs, output)]
-    return weight.transpose(*order, output, *inputs).reshape(-1, weight.shape[inputs[0]])
+    rows = weight.transpose(*order, output, *inputs)
+    return rows.reshape(-1, rows.shape[-1])
 
 
 def from_kernel_rows(
@@ -48,8 +50,8 @@ def breaks_pairs(rows: np.ndarray) -> np.ndarray:
 def hold_pairs(steps: np.ndarray) -> np.ndarray:
     """Nearest codes to `steps` (weights over scale) [N, K] that keep the rule: int16 [N, K].
 
-    A pair past the reach is projected onto |w0 + w1| = 128, both moving alike (the least squared error),
-    then rounded so that the sum stays exact.
+    A pair past the reach is projected onto |w0 + w1| = 128, both moving alike (the least squared
+    error), then rounded so that the sum stays exact.
     """
     codes = np.clip(np.rint(steps), -127, 127).astype(np.int16)
     bad = breaks_pairs(codes)
@@ -66,11 +68,12 @@ def hold_pairs(steps: np.ndarray) -> np.ndarray:
 
 
 def fit_pairs(rows: np.ndarray, scale: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Codes int16 [N, K] and scales [N, 1] with the least expected squared error that keep the rule.
+    """Codes int16 [N, K] and scales [N, 1] with the least expected squared error that keep the
+    rule.
 
-    rows f32 [N, K]; scale f32 [N, 1], as the plain rounding would have it. A wider scale makes every
-    rounding error larger (t^2 / 12 steps^2 each) and every projected pair's smaller (half the square of what
-    it goes past the reach); the stretch t of each row is where their sum is least.
+    rows f32 [N, K]; scale f32 [N, 1], as the plain rounding would have it. A wider scale makes
+    every rounding error larger (t^2 / 12 steps^2 each) and every projected pair's smaller (half the
+    square of what it goes past the reach); the stretch t of each row is where their sum is least.
     """
     steps = rows / scale
     even = rows.shape[1] // 2 * 2
@@ -79,7 +82,8 @@ def fit_pairs(rows: np.ndarray, scale: np.ndarray) -> tuple[np.ndarray, np.ndarr
     row, pair = np.nonzero(total > REACH - 1)
     past = total[row, pair] * (first[row, pair] * second[row, pair] > 0)
     loss = np.stack([
-        np.bincount(row, np.square(np.maximum(past - REACH * t, 0)) / 2, len(rows)) for t in STRETCHES
+        np.bincount(row, np.square(np.maximum(past - REACH * t, 0)) / 2, len(rows)) for t in
+        STRETCHES
     ])  # fmt: skip
     loss = loss + (rows.shape[1] / 12.0) * np.square(STRETCHES)[:, None]
     stretch = STRETCHES[np.argmin(loss, axis=0)].astype(np.float32)[:, None]
