@@ -73,7 +73,7 @@ class Executor:
         """
         wanted = self.outputs if outputs is None else tuple(outputs)
         tensors = self._tensors(feeds, params or {})
-        plan = self._plan(wanted, watch or {}, tensors)
+        plan = self._plan(wanted, watch or {}, tensors.keys())
         slots = plan.template.copy()
         for slot, tensor in tensors.items():
             slots[slot] = tensor
@@ -175,25 +175,24 @@ class Executor:
             ins = set(program.steps[index].ins)
             if ins & inside and ins & loose:
                 return names.get(min(ins & loose), "?")
-        return next(names[slot] for slot in (*roots, *stray) if slot in loose)
+        return names[min(stray)]
 
-    def _plan(self, wanted: tuple, watch: Mapping[str, Any], given: Mapping[int, Any]) -> Plan:
+    def _plan(self, wanted: tuple, watch: Mapping[str, Any], given: Iterable[int]) -> Plan:
         key = (wanted, tuple(watch), frozenset(given))
         if key not in self._plans:
-            self._plans[key] = self._make_plan(wanted, watch, frozenset(given) | self._cut)
+            self._plans[key] = self._make_plan(wanted, watch, frozenset(given))
         return self._plans[key]
 
     def _make_plan(self, wanted: tuple, watch: Mapping[str, Any], given: frozenset[int]) -> Plan:
         program = self.program
-        roots = {self._slot(name) for name in wanted}
-        for name in watch:
-            if name in program.names:
-                roots.add(program.names[name])
-            elif name in program.inner_names:
-                roots.add(program.steps[program.inner_names[name]].outs[0])
-            else:
-                self._slot(name)
-        indices, sources = self._needed(roots, given)
+        results = {self._slot(name) for name in wanted}
+        seen = {
+            program.steps[program.inner_names[name]].outs[0]
+            if name in program.inner_names and name not in program.names
+            else self._slot(name)
+            for name in watch
+        }
+        indices, sources = self._needed(results | seen, given | self._cut)
         missing = sorted(
             name
             for name in self.inputs
@@ -201,11 +200,11 @@ class Executor:
         )
         if missing:
             raise DataError(f"no feed for input {missing[0]!r}", hint="give every input it needs")
-        steps, keep = self._fold(sorted(indices), roots, given)
+        steps, keep = self._fold(sorted(indices), results | seen, given)
         template: list[Any] = [None] * len(program.types)
         for slot in keep:
             template[slot] = self._folded[slot] if slot in self._folded else self._constant(slot)
-        return schedule(steps, roots | keep.keys() | set(given), template)
+        return schedule(steps, results | keep.keys(), template)
 
     def _fold(
         self, indices: list[int], roots: set[int], given: frozenset[int]
