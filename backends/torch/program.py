@@ -20,7 +20,6 @@ from backends.torch.plan import NOTHING, Step
 from backends.torch.table import OPS, Site, bind
 from ir.errors import BackendError
 
-
 STRAIGHT_KEY = "quant:straight"  # no attribute of a function can have this name
 
 
@@ -59,7 +58,7 @@ class Program:
         for value in graph.inputs:
             slot = self.declare(value)
             self.inputs.append(slot)
-            if value.name in graph.initializers:
+            if value.name and value.name in graph.initializers:
                 self.constants[slot] = graph.initializers[value.name]
         if self.outer is None:
             for value in graph.initializers.values():
@@ -177,7 +176,7 @@ def implementation(site: Site, attrs: dict[str, Any]) -> Callable[..., Any]:
     strings = ir.DataType.STRING in site.types
     entry = None
     if node.domain == "" and not strings:
-        entry = site.straight and STRAIGHT.get(node.op_type) or OPS.get(node.op_type)
+        entry = (site.straight and STRAIGHT.get(node.op_type)) or OPS.get(node.op_type)
     if entry is None:
         return fallback.Fallback(site, attrs)
     return bind(entry, attrs, site)

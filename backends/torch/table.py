@@ -44,9 +44,9 @@ class Site:
         wanted = [i for i, value in enumerate(self.node.outputs) if value.name]
         return wanted[-1] + 1 if wanted else 1
 
-    def dtype(self, code: int) -> torch.dtype:
-        """The torch dtype that holds ONNX element type `code`."""
-        code = ir.DataType(code)
+    def dtype(self, element: int) -> torch.dtype:
+        """The torch dtype that holds ONNX element type `element`."""
+        code = ir.DataType(element)
         if code is ir.DataType.FLOAT:
             return self.float32
         if code not in TORCH_DTYPES:
