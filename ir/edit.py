@@ -37,7 +37,9 @@ class Edit:
         `at` is the node that will read it, or whose place it takes: inside a local function, which sees
         no initializer, a Constant node is put before it instead.
         """
-        tensor = onnx_ir.tensor(np.asarray(data, order="C")) if isinstance(data, np.ndarray) else data
+        tensor = (
+            onnx_ir.tensor(np.asarray(data, order="C")) if isinstance(data, np.ndarray) else data
+        )
         self.changes += 1
         if at is not None and at.graph in self._function_bodies():
             node = onnx_ir.node("Constant", [], {"value": tensor})
@@ -147,7 +149,7 @@ class Edit:
             new.shape = old.shape
         self.changes += 1
         if (not keeps_name or outputs) and not new.is_initializer() and not own:
-            self._swap_names(old, new)
+            self.take_name(old, new)
 
     def reuse(self, old: Value, twin: Value) -> None:
         """Readers of `old` read `twin`, which computes the same under its own name."""
@@ -166,7 +168,8 @@ class Edit:
         new.name = name
         return new
 
-    def _swap_names(self, old: Value, new: Value) -> None:
+    def take_name(self, old: Value, new: Value) -> None:
+        """`new` means now what `old` meant, and is called so."""
         name, old.name = old.name, self.names.fresh(f"{old.name}.was")
         new.name = name
 
@@ -174,6 +177,10 @@ class Edit:
         """Let one input of a node read another value."""
         node.replace_input_with(index, value)
         self.changes += 1
+
+    def add_input(self, node: Node) -> None:
+        """One more input, absent so far, at the end of a node's list."""
+        node.resize_inputs(len(node.inputs) + 1)
 
     def rename(self, value: Value, wanted: str) -> None:
         """A fresh name, for a value whose meaning a rewrite has changed."""

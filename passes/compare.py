@@ -16,10 +16,10 @@ from calib import metrics
 from ir import ops
 from ir.edit import Edit
 from ir.errors import PassError
-from ir.graph import Graph, Node, array, clone, nodes
+from ir.graph import Graph, Node, clone, nodes
 
 from .evaluate import to_numpy
-from .sites import Linear, linears
+from .sites import Linear, linears, make_float
 
 Feeds = dict[str, np.ndarray]
 
@@ -128,13 +128,7 @@ def with_float_layer(quantized: Graph, float_graph: Graph, output: str) -> Graph
     site = next(s for s in linears(copy) if s.y.name == output)
     original = next(s for s in linears(float_graph) if s.y.name == output)
     edit = Edit(copy, by="float layer")
-    weight = array(original.weight)
-    assert weight is not None
-    edit.set_input(site.node, 1, edit.constant(weight, f"{output}.float"))
-    decode = site.x.producer()
-    encode = decode.inputs[0].producer() if decode is not None and decode.inputs[0] is not None else None
-    if encode is not None and ops.is_op(encode, "Encode"):
-        edit.set_input(site.node, 0, encode.inputs[0])
+    make_float(edit, site, original)
     edit.finish()
     return copy
 

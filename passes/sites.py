@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ir import ops
+from ir.edit import Edit
 from ir.errors import PipelineError
-from ir.graph import Graph, Node, Value, attribute, constant, nodes, rank
+from ir.graph import Graph, Node, Value, array, attribute, constant, nodes, rank
 from ir.qtype import QType
 
 
@@ -110,3 +111,16 @@ def bias_of(site: Linear) -> tuple[Node, int] | None:
     size = site.weight.shape[site.output] if site.weight.shape is not None else None
     fits = tensor is not None and list(tensor.shape)[-1:] == [size] and tensor.size == size
     return (use.node, 1 - use.idx) if fits else None
+
+
+def make_float(edit: Edit, site: Linear, original: Linear) -> None:
+    """Let a coded layer read floats: its input before the Encode, its weight as in the float model."""
+    numbers = array(original.weight)
+    assert numbers is not None
+    before = [site.weight.producer(), site.x.producer()]
+    edit.set_input(site.node, 1, edit.constant(numbers, f"{original.weight.name}.float"))
+    decode = before[1]
+    encode = decode.inputs[0].producer() if decode is not None and ops.is_op(decode, "Decode") else None  # type: ignore[union-attr]
+    if encode is not None and ops.is_op(encode, "Encode"):
+        edit.set_input(site.node, 0, encode.inputs[0])
+    edit.remove_dead(*(node for node in before if node is not None and ops.is_op(node)))

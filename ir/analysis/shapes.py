@@ -12,7 +12,7 @@ from onnx_ir.passes.common import ShapeInferencePass
 from onnx_shape_inference import infer_symbolic_shapes, registry
 
 from ir.errors import PassError
-from ir.graph import OPSET, Graph, Node, Value, constant
+from ir.graph import OPSET, Graph, Node, Value, constant, nodes
 
 Dim = int | str | None
 """A number, the text of a symbol or formula such as `batch` or `2*seq`, or None (nothing known)."""
@@ -30,11 +30,14 @@ def infer(graph: Graph) -> Graph:
     arithmetic on symbols, then does what is left.
     """
     _correct_engine()
+    computed = [v for node in nodes(graph) for v in node.outputs if v.const_value is None]
     with _quiet():
         try:
             infer_symbolic_shapes(graph, warn_on_missing=False)
         except Exception:  # any error of the engine: an odd model must still be analysed
             ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(graph)
+    for value in computed:
+        value.const_value = None  # the engine leaves what it knows of Shape outputs behind
     return graph
 
 

@@ -24,7 +24,9 @@ def inline(node: Node, ctx: Ctx) -> bool:
         # A branch may return a value of the outside, or the same one twice: a copy takes the name.
         own = new.producer() is not None and new.producer().graph is node.graph  # type: ignore
         if not own or results.count(new) > 1 or new.is_graph_output() or new.is_graph_input():
-            new = edit.node("Identity", [new], like=old.name or "", after=_last(node, new)).outputs[0]
+            new = edit.node("Identity", [new], like=old.name or "", after=_last(node, new)).outputs[
+                0
+            ]
         edit.replace(old, new)
     edit.remove(node)
     for value in inputs:
