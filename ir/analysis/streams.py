@@ -295,7 +295,7 @@ class _Walk:
                 return
             self.keep(_KEEPS[node.op_type])
             yield node.outputs[0], after
-        elif is_op(node, "Add") or (is_op(node, "Mul") and self.carries(node, value)):
+        elif is_op(node, "Add") or (is_op(node, "Mul") and self.carries(node, value, axes)):
             yield node.outputs[0], axes
         elif is_op(node, "MatMul") and index == 1 and constant(node.inputs[0]) is None:
             yield from self.summed(node, axes)
@@ -309,9 +309,9 @@ class _Walk:
         else:
             yield node.outputs[0], axes
 
-    def carries(self, node: Node, value: Value) -> bool:
+    def carries(self, node: Node, value: Value, axes: Axes) -> bool:
         """Whether the scale of this operand, and of it alone, goes through the product."""
-        return (id(node.outputs[0]), self.axes) in self.members and sum(
+        return (id(node.outputs[0]), axes) in self.members and sum(
             v is value for v in node.inputs
         ) == 1
 
