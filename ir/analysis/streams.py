@@ -259,7 +259,9 @@ class _Walk:
         size = rank(node.outputs[0]) or 0
         channel = 1 if node.op_type == "BatchNormalization" else size - 1
         axis = attribute(node, "axis", -1)
-        if axes != (channel,) or (node.op_type != "BatchNormalization" and axis not in (-1, size - 1)):
+        if axes != (channel,) or (
+            node.op_type != "BatchNormalization" and axis not in (-1, size - 1)
+        ):
             self.block(node, "normalises over another axis")
             return
         self.keep({"scale", "shift"})
@@ -278,7 +280,9 @@ class _Walk:
         for node, index in readers(value):
             yield from self.read_by(node, index, value, axes)
 
-    def read_by(self, node: Node, index: int, value: Value, axes: Axes) -> Iterator[tuple[Value, Axes]]:
+    def read_by(
+        self, node: Node, index: int, value: Value, axes: Axes
+    ) -> Iterator[tuple[Value, Axes]]:
         place = _contraction(node)
         if node.op_type in ("Shape", "Size"):
             return
