@@ -12,7 +12,9 @@ from ir.analysis import idioms
 from ir.analysis.idioms.base import is_op
 from ir.graph import Graph, Node, Value, constant, graphs, rank, readers
 
-LINEAR = frozenset({"Conv", "ConvTranspose", "MatMul", "Gemm", "Einsum", "ConvInteger", "Attention"})
+LINEAR = frozenset(
+    {"Conv", "ConvTranspose", "MatMul", "Gemm", "Einsum", "ConvInteger", "Attention"}
+)
 _JOINS = {"Add": "residual", "Concat": "skip", "Mul": "gate"}
 _PROJECTION = frozenset(
     "Identity Cast BatchNormalization InstanceNormalization GroupNormalization LayerNormalization "
@@ -149,7 +151,9 @@ class _Search:
         if not any(n.op_type in LINEAR for n in reached.values()):
             return None
         ways = [_way(t, entry, self.static) for t in terms]
-        if None not in ways and False not in ways:  # only linear ops side by side: nothing is skipped
+        if (
+            None not in ways and False not in ways
+        ):  # only linear ops side by side: nothing is skipped
             return None
         nodes = sorted(reached.values(), key=lambda n: self.order[id(n)])
         if not self.closed(nodes, join):
@@ -209,9 +213,7 @@ def _shortcut(term: Value, static: set[int]) -> Iterator[tuple[Value, bool]]:
         if node is None or node.domain not in ("", "ai.onnx"):
             return
         inputs = [
-            v
-            for v in node.inputs
-            if v is not None and constant(v) is None and id(v) not in static
+            v for v in node.inputs if v is not None and constant(v) is None and id(v) not in static
         ]
         if node.op_type in LINEAR and not projected:
             projected = True
@@ -233,9 +235,7 @@ def _way(term: Value, entry: Value, static: set[int]) -> bool | None:
 
 def _nested(found: list[Block], order: dict[int, int]) -> list[Block]:
     """Outermost first, with depths; blocks that cross another one stay at its depth."""
-    ordered = sorted(
-        found, key=lambda b: (order[id(b.nodes[0])], -order[id(b.exit.producer())])
-    )
+    ordered = sorted(found, key=lambda b: (order[id(b.nodes[0])], -order[id(b.exit.producer())]))
     result: list[Block] = []
     open_ends: list[int] = []
     for block in ordered:

@@ -126,9 +126,7 @@ class _Counter:
 
     def bodies(self, node: Node, times: int) -> list[Row]:
         bodies = [
-            a.as_graph()
-            for a in node.attributes.values()
-            if a.type == onnx_ir.AttributeType.GRAPH
+            a.as_graph() for a in node.attributes.values() if a.type == onnx_ir.AttributeType.GRAPH
         ]
         if not bodies:
             return []
@@ -156,7 +154,9 @@ class _Counter:
                 nonlinear = self.elements(node.outputs[0])
             if idiom is None:
                 multiplied = macs.of(node, self.dims)
-        written = 0 if id(node) in self.inner else sum(self.bytes(v) for v in node.outputs if v.name)
+        written = (
+            0 if id(node) in self.inner else sum(self.bytes(v) for v in node.outputs if v.name)
+        )
         name = node.name or (node.outputs[0].name if node.outputs else "") or ""
         return Row(
             name, op_type, multiplied * times, weight_bytes, written, nonlinear * times, times

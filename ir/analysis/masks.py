@@ -110,7 +110,9 @@ def _passing_inputs(node: Node) -> list[Value]:
     if node.op_type not in MOVES and node.op_type not in _FLOATS_AT:
         return []
     places = _FLOATS_AT.get(node.op_type, (0,))
-    chosen = node.inputs if places is None else [node.inputs[i] for i in places if i < len(node.inputs)]
+    chosen = (
+        node.inputs if places is None else [node.inputs[i] for i in places if i < len(node.inputs)]
+    )
     return [v for v in chosen if v is not None]
 
 
@@ -131,7 +133,9 @@ def _penalty(value: Value) -> float | None:
     """c of (mask - 1) * c or scores - mask * c with a large positive c."""
     node = value.producer()
     if is_op(node, "Sub"):
-        node = node.inputs[1].producer() if node is not None and node.inputs[1] is not None else None
+        node = (
+            node.inputs[1].producer() if node is not None and node.inputs[1] is not None else None
+        )
     if node is None or not is_op(node, "Mul"):
         return None
     factors = [number(v) for v in node.inputs]
@@ -184,7 +188,9 @@ def _through(node: Node, index: int, threshold: float) -> float | None:
         factor = number(node.inputs[1 - index])
         if factor is None:
             return threshold
-        scaled = threshold * factor if node.op_type == "Mul" else threshold / factor if factor else 0
+        scaled = (
+            threshold * factor if node.op_type == "Mul" else threshold / factor if factor else 0
+        )
         return scaled if scaled < 0 else None
     if node.op_type in ("Max", "Clip"):
         bounds = [number(v) for i, v in enumerate(node.inputs) if i != index and i < 2]

@@ -113,7 +113,9 @@ def bound(value: Value, binding: Mapping[str, int] | None = None) -> tuple[int, 
     Raises PassError naming the symbol that is not bound, or the value whose shape is unknown.
     """
     if value.shape is None:
-        raise PassError("its shape is unknown", at=value, hint="call ir.analysis.shapes.infer first")
+        raise PassError(
+            "its shape is unknown", at=value, hint="call ir.analysis.shapes.infer first"
+        )
     numbers = dict(binding or {})
     return tuple(_bound_dim(value, dim, numbers) for dim in value.shape)
 

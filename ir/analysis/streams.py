@@ -259,7 +259,9 @@ class _Walk:
         size = rank(node.outputs[0]) or 0
         channel = 1 if node.op_type == "BatchNormalization" else size - 1
         axis = attribute(node, "axis", -1)
-        if axes != (channel,) or (node.op_type != "BatchNormalization" and axis not in (-1, size - 1)):
+        if axes != (channel,) or (
+            node.op_type != "BatchNormalization" and axis not in (-1, size - 1)
+        ):
             self.block(node, "normalises over another axis")
             return
         self.keep({"scale", "shift"})
@@ -278,7 +280,9 @@ class _Walk:
         for node, index in readers(value):
             yield from self.read_by(node, index, value, axes)
 
-    def read_by(self, node: Node, index: int, value: Value, axes: Axes) -> Iterator[tuple[Value, Axes]]:
+    def read_by(
+        self, node: Node, index: int, value: Value, axes: Axes
+    ) -> Iterator[tuple[Value, Axes]]:
         place = _contraction(node)
         if node.op_type in ("Shape", "Size"):
             return
@@ -295,7 +299,7 @@ class _Walk:
                 return
             self.keep(_KEEPS[node.op_type])
             yield node.outputs[0], after
-        elif is_op(node, "Add") or (is_op(node, "Mul") and self.carries(node, value)):
+        elif is_op(node, "Add") or (is_op(node, "Mul") and self.carries(node, value, axes)):
             yield node.outputs[0], axes
         elif is_op(node, "MatMul") and index == 1 and constant(node.inputs[0]) is None:
             yield from self.summed(node, axes)
@@ -309,9 +313,9 @@ class _Walk:
         else:
             yield node.outputs[0], axes
 
-    def carries(self, node: Node, value: Value) -> bool:
+    def carries(self, node: Node, value: Value, axes: Axes) -> bool:
         """Whether the scale of this operand, and of it alone, goes through the product."""
-        return (id(node.outputs[0]), self.axes) in self.members and sum(
+        return (id(node.outputs[0]), axes) in self.members and sum(
             v is value for v in node.inputs
         ) == 1
 

@@ -104,7 +104,9 @@ def _around(before: Value | None, after: Value, middle: tuple[Node, ...]) -> Ite
         extra["masks"] = len(scores.masks)
     nodes = {id(n): n for n in (*scores.nodes, scores.product, *middle, *tail, last)}
     outputs = (last.outputs[0],)
-    yield Idiom("Attention", tuple(nodes.values()), tuple(inputs), outputs, attributes, prepare, extra)
+    yield Idiom(
+        "Attention", tuple(nodes.values()), tuple(inputs), outputs, attributes, prepare, extra
+    )
 
 
 def _weighted_sum(value: Value, nodes: list[Node], extra: dict) -> Node | None:
