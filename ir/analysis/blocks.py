@@ -58,16 +58,27 @@ def blocks(graph: Graph) -> list[Block]:
 
 def _of_graph(graph: onnx_ir.Graph, inside: set[int]) -> list[Block]:
     order = {id(node): i for i, node in enumerate(graph)}
+    static = _static(graph)
     found = []
     for node in graph:
         if id(node) in inside or node.op_type not in _JOINS or not is_op(node, *_JOINS):
             continue
         if node.op_type == "Add" and _continues(node):
             continue
-        block = _Search(order).block(node)
+        block = _Search(order, static).block(node)
         if block is not None:
             found.append(block)
     return _nested(found, order)
+
+
+def _static(graph: onnx_ir.Graph) -> set[int]:
+    """Ids of values computed from constants and shapes alone: no data comes in through them."""
+    found: set[int] = set()
+    for node in graph:
+        known = (v is None or id(v) in found or constant(v) is not None for v in node.inputs)
+        if node.op_type in ("Shape", "Size", "Constant") or all(known):
+            found.update(id(v) for v in node.outputs)
+    return found
 
 
 def _continues(node: Node) -> bool:
@@ -95,15 +106,16 @@ def _terms(node: Node) -> list[Value]:
 class _Search:
     """Looks for the block that ends in one join."""
 
-    def __init__(self, order: dict[int, int]) -> None:
+    def __init__(self, order: dict[int, int], static: set[int]) -> None:
         self.order = order
+        self.static = static
 
     def position(self, value: Value) -> int:
         """Place of the producer in the graph; -1 for inputs and values of an outer graph."""
         return self.order.get(id(value.producer()), -1)
 
     def block(self, join: Node) -> Block | None:
-        terms = _terms(join)
+        terms = [t for t in _terms(join) if id(t) not in self.static]
         if len(terms) < 2:
             return None
         for entry, projected in self.entries(join, terms):
@@ -120,7 +132,7 @@ class _Search:
         """Candidates for the entry, nearest first, and whether the shortcut holds a linear op."""
         found: dict[int, tuple[Value, bool]] = {}
         for term in terms:
-            for value, projected in _shortcut(term):
+            for value, projected in _shortcut(term, self.static):
                 if not projected or rank(value) == rank(join.outputs[0]):
                     found.setdefault(id(value), (value, projected))
         return sorted(found.values(), key=lambda c: -self.position(c[0]))
@@ -136,7 +148,7 @@ class _Search:
             return None
         if not any(n.op_type in LINEAR for n in reached.values()):
             return None
-        ways = [_way(t, entry) for t in terms]
+        ways = [_way(t, entry, self.static) for t in terms]
         if None not in ways and False not in ways:  # only linear ops side by side: nothing is skipped
             return None
         nodes = sorted(reached.values(), key=lambda n: self.order[id(n)])
@@ -147,7 +159,7 @@ class _Search:
             for n in nodes
             for v in n.inputs
             if v is not None and v is not entry and constant(v) is None
-            and id(v.producer()) not in reached
+            and id(v.producer()) not in reached and id(v) not in self.static
         }  # fmt: skip
         return tuple(nodes), tuple(side.values())
 
@@ -188,7 +200,7 @@ class _Search:
         )
 
 
-def _shortcut(term: Value) -> Iterator[tuple[Value, bool]]:
+def _shortcut(term: Value, static: set[int]) -> Iterator[tuple[Value, bool]]:
     """(value, whether a linear op was passed) along a shortcut that ends in `term`."""
     yield term, False
     projected, value = False, term
@@ -196,7 +208,11 @@ def _shortcut(term: Value) -> Iterator[tuple[Value, bool]]:
         node = value.producer()
         if node is None or node.domain not in ("", "ai.onnx"):
             return
-        inputs = [v for v in node.inputs if v is not None and constant(v) is None]
+        inputs = [
+            v
+            for v in node.inputs
+            if v is not None and constant(v) is None and id(v) not in static
+        ]
         if node.op_type in LINEAR and not projected:
             projected = True
         elif node.op_type not in _PROJECTION and not (
@@ -209,9 +225,10 @@ def _shortcut(term: Value) -> Iterator[tuple[Value, bool]]:
         yield value, projected
 
 
-def _way(term: Value, entry: Value) -> bool | None:
+def _way(term: Value, entry: Value, static: set[int]) -> bool | None:
     """Whether the shortcut from entry to the operand holds a linear op; None: it is a branch."""
-    return next((projected for value, projected in _shortcut(term) if value is entry), None)
+    found = (projected for value, projected in _shortcut(term, static) if value is entry)
+    return next(found, None)
 
 
 def _nested(found: list[Block], order: dict[int, int]) -> list[Block]:

@@ -77,24 +77,34 @@ def test_every_official_node_test_is_captured_or_refused_for_a_reason():
             refused[case.name] = str(error)
             continue
         compared += _same_as_before(case, model)
-    reasons = ("changed this operator", "preview")
+    reasons = ("changed this operator after opset 25", "the model has opset 1;")
     assert {n: why for n, why in refused.items() if not any(r in why for r in reasons)} == {}
-    assert compared > 700
+    assert len(refused) < 0.25 * compared
+    assert compared > 1200
+
+
+# Numbers differ before and after, and may.
+RANDOM = ("dropout", "bernoulli", "random", "multinomial")
+MASKED = "qk_matmul_bias_"  # a debug output: -inf from the kernel, finfo.min from the function body
 
 
 def _same_as_before(case, model) -> bool:
-    feeds = {value.name: x for value, x in zip(case.model.graph.input, case.data_sets[0][0])}  # noqa: B905
+    names = [value.name for value in case.model.graph.input]
+    feeds = dict(zip(names, case.data_sets[0][0], strict=True))
+    if any(word in case.name for word in (*RANDOM, MASKED)):
+        return False
     try:
         before = run(case.model, feeds)
     except Exception:
-        return False  # no kernel at all: nothing to compare with
-    if "dropout" in case.name or "bernoulli" in case.name or "random" in case.name:
-        return False
+        return False  # no kernel for the original: nothing to compare with
     try:
         after = run(model, feeds)
     except Exception as error:
-        assert "NOT_IMPLEMENTED" in str(error), case.name
+        if "NOT_IMPLEMENTED" not in str(error):
+            raise
         return False
-    plain = [(a, b) for a, b in zip(after, before, strict=True) if isinstance(b, np.ndarray)]
-    assert_same([a for a, _ in plain], [b for _, b in plain], rtol=1e-5, atol=1e-6)
+    for got, want in zip(after, before, strict=True):
+        if isinstance(want, np.ndarray):
+            half = want.dtype == np.float16
+            assert_same([got], [want], rtol=2e-3 if half else 1e-5, atol=1e-3 if half else 1e-6)
     return True
