@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import sys
 
-from benchmarks import cleanup, memory, scaling, w8a8
+from benchmarks import cleanup, memory, saturation, scaling, w8a8
 
-FAMILIES = {"w8a8": w8a8, "cleanup": cleanup, "scaling": scaling, "memory": memory}
+FAMILIES = {
+    "w8a8": w8a8,
+    "saturation": saturation,
+    "cleanup": cleanup,
+    "scaling": scaling,
+    "memory": memory,
+}
 
 
 def main() -> None:

@@ -32,6 +32,8 @@ class Case:
     calibration: int
     test: int
     metric: str | None = None
+    mask: str | None = None
+    """An input that is zero where the outputs are padding, which no user reads."""
     transformer: bool = False
     """Whether a peer that asks is told that this is a transformer."""
     fold: bool = True
@@ -56,7 +58,7 @@ CASES = {
         Case("digits_cnn", 100, 600, "accuracy"),
         Case("digits_vit", 100, 600, "accuracy", transformer=True),
         Case("digits_vit_outlier", 100, 600, "accuracy", transformer=True),
-        Case("minilm", 24, 24, transformer=True),
+        Case("minilm", 24, 24, mask="attention_mask", transformer=True),
         Case("ppocr_det", 16, 16, "mask_iou"),
         Case("resnet18", 24, 24, "agreement"),
         Case("mobilenetv2", 24, 24, "agreement"),

@@ -78,12 +78,20 @@ def size(path: Path) -> int:
 
 
 def measure(
-    float_path: Path, path: Path, feeds: list[Feed], metric: str | None, latency: bool
+    float_path: Path,
+    path: Path,
+    feeds: list[Feed],
+    metric: str | None = None,
+    mask: str | None = None,
+    latency: bool = True,
 ) -> dict[str, object]:
     model = onnx.load(path, load_external_data=False)
     float_session, quantized = session(float_path), session(path)
     labels = [feed.pop("labels", None) for feed in feeds]
     expected, found = outputs(float_session, feeds), outputs(quantized, feeds)
+    if mask:
+        keep = [feed[mask] != 0 for feed in feeds]
+        expected, found = metrics.at(expected, keep), metrics.at(found, keep)
     row: dict[str, object] = {
         "sqnr_db": round(metrics.sqnr_db(expected, found), 2),
         "cosine": round(metrics.cosine(expected, found), 5),
@@ -106,11 +114,13 @@ def main() -> None:
     parser.add_argument("quantized", type=Path)
     parser.add_argument("test", type=Path)
     parser.add_argument("--metric", choices=list(metrics.TASK))
+    parser.add_argument("--mask", help="an input: outputs count only where it is not zero")
     parser.add_argument("--feeds", type=int, help="use only so many of the test feeds")
     parser.add_argument("--no-latency", action="store_true")
     args = parser.parse_args()
     feeds = load(args.test)[: args.feeds]
-    row = measure(args.float, args.quantized, feeds, args.metric, not args.no_latency)
+    files = args.float, args.quantized
+    row = measure(*files, feeds, args.metric, args.mask, not args.no_latency)
     print("\n" + json.dumps(row))
 
 

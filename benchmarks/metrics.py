@@ -21,6 +21,11 @@ def _pairs(expected: Outputs, found: Outputs) -> Iterator[tuple[np.ndarray, np.n
                 yield a.astype(np.float64), b.astype(np.float64)
 
 
+def at(arrays: Outputs, keep: Sequence[np.ndarray]) -> list[list[np.ndarray]]:
+    """Of every output only the places where its feed's `keep` (over the leading axes) is true."""
+    return [[array[where] for array in each] for each, where in zip(arrays, keep, strict=True)]
+
+
 def sqnr_db(expected: Outputs, found: Outputs) -> float:
     """10 log10 of the float signal's power over that of the difference, in dB, over all feeds."""
     signal = noise = 0.0

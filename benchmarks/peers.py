@@ -67,6 +67,7 @@ PEERS = {
                     "ops": ["Conv", "MatMul", "Gemm"],
                 },
                 "dynamic": {"dynamic": True},
+                "dynamic_per_channel": {"dynamic": True, "per_channel": True},
                 "basic": {"clean": True},
             },
         ),

@@ -42,6 +42,7 @@ def measured(case: Case, out: Path, latency: bool, timeout: float) -> dict[str, 
     command: list[Any] = [sys.executable, "-m", "benchmarks.measure"]
     command += [case.model, out, case.feeds("test")]
     command += ["--metric", case.metric] if case.metric else []
+    command += ["--mask", case.mask] if case.mask else []
     command += [] if latency else ["--no-latency"]
     return script(command, timeout)
 

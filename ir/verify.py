@@ -78,8 +78,14 @@ class _Walk:
         own: list[Value] = []
         for value in graph.inputs:
             self._define(value, own)
+        inputs = set(graph.inputs)
         for name, value in graph.initializers.items():
-            if not value.is_graph_input():
+            if value.is_graph_input() and value not in inputs:
+                raise VerifyError(
+                    f"initializer %{name} is marked as a graph input but is none",
+                    hint="take inputs away by name (graph.inputs.pop), which clears the mark",
+                )
+            if value not in inputs:
                 self._define(value, own)
             _check_initializer(name, value)
         for node in graph:

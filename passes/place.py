@@ -68,6 +68,9 @@ class Place(Pass):
         for site, verdict in made.kernels.values():
             self._code_weight(site, verdict.limit, done, ctx)
             ctx.did(site.node)
+        for site, reason in made.light.values():
+            self._code_weight(site, "", done, ctx)
+            ctx.skip(site.node, f"only its weight carries codes: {reason}")
 
     def _code(self, value: Value, made: Plan, ctx: Ctx) -> None:
         """Encode and Decode one value; its integer readers, or all when it is written in codes."""

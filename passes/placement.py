@@ -32,6 +32,8 @@ class Plan:
 
     kernels: dict[int, tuple[Linear, Verdict]] = field(default_factory=dict)
     """By id(node)."""
+    light: dict[int, tuple[Linear, str]] = field(default_factory=dict)
+    """By id(node): layers whose weight alone carries codes, and why."""
     refused: list[tuple[Node, str]] = field(default_factory=list)
     integer: set[int] = field(default_factory=set)
     """id(node) of every node that reads and writes codes only."""
@@ -66,7 +68,9 @@ def plan(
             made.refused.append((site.node, f"kept float by '{kept[id(site.node)]}'"))
             continue
         verdict = target.supports(site.node, activation, site.qtype(weight) if weight else None)
-        if not verdict.ok:
+        if not verdict.ok and verdict.weights and weight is not None:
+            made.light[id(site.node)] = (site, verdict.reason)
+        elif not verdict.ok:
             made.refused.append((site.node, verdict.reason))
         elif activation is not None and site.x.name in masked:
             made.refused.append((site.node, "its input carries attention-mask constants"))

@@ -14,5 +14,5 @@ def pytest_addoption(parser):
 def pytest_configure(config):
     if config.getoption("--update-golden") and os.environ.get("CI"):
         raise pytest.UsageError(
-            "--update-golden refuses to run where CI is set; update at home and commit the difference"
+            "--update-golden refuses to run where CI is set; update at home and commit"
         )

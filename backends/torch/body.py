@@ -72,5 +72,4 @@ def function_body(
             )
     if not body:
         return None
-    proto = onnx.FunctionProto.FromString(body) if isinstance(body, bytes) else body
-    return proto
+    return onnx.FunctionProto.FromString(body) if isinstance(body, bytes) else body

@@ -205,7 +205,8 @@ class Executor:
         template: list[Any] = [None] * len(program.types)
         for slot in keep:
             template[slot] = self._folded[slot] if slot in self._folded else self._constant(slot)
-        return schedule(steps, roots | keep.keys() | set(given), template)
+        asked = {self._slot(name) for name in wanted}  # what is only watched is freed as usual
+        return schedule(steps, asked | keep.keys() | set(given), template)
 
     def _fold(
         self, indices: list[int], roots: set[int], given: frozenset[int]

@@ -34,7 +34,7 @@ def quantize(model: Path, feeds: list[Feed], out: Path, options: dict[str, Any])
         InferenceSession(model, session_options)
         return
     if options.get("dynamic"):
-        quantize_dynamic(model, out)
+        quantize_dynamic(model, out, per_channel=options.get("per_channel", False))
         return
     prepared = out.with_suffix(".prepared.onnx")
     quant_pre_process(str(model), str(prepared), skip_symbolic_shape=True)

@@ -13,7 +13,7 @@ from benchmarks.workers.protocol import main
 
 
 def quantize(model: Path, feeds: list[Feed], out: Path, options: dict[str, Any]) -> None:
-    """`recipe`: a pipeline; `float`: keep it float and write what clean-up leaves, in plain ONNX."""
+    """Option `recipe`: a pipeline. Option `float`: write the float graph that it leaves."""
     graph = ir.capture(model)
     if options.get("float"):
         ir.save(passes.run(graph, options["recipe"], data=feeds).graph, out)

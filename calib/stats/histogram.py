@@ -155,7 +155,7 @@ class Histogram(Stat):
         doublings = exponent - int(self.exponents[channel])
         if doublings > 0:
             self.exponents[channel] = exponent
-            if self.batches:
+            if self.counts[channel].any():
                 self.counts[channel] = double_range(self.counts[channel], doublings)
 
     def _merge(self, other: Any) -> None:

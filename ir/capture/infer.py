@@ -47,7 +47,8 @@ def skeleton(model: ir.Model) -> onnx.ModelProto:
             f"the model is malformed: {_brief(_root(error))}", hint="fetch or export it again"
         ) from error
     finally:
-        del model.graph.inputs[count:]
+        while len(model.graph.inputs) > count:
+            model.graph.inputs.pop()  # `del inputs[count:]` would leave them marked as inputs
         for graph, value in hidden:
             graph.register_initializer(value)
 

@@ -78,6 +78,9 @@ def _upgrade_graph(
 def _upgrade_node(node: ir.Node, version: int, context: Context) -> None:
     """Apply the adapters for every change of the node's operator after `version`, in order."""
     _check_known(node, version)
+    if node.op_type == "MeanVarianceNormalization" and "axes" not in node.attributes:
+        # Inference goes through the operator's function body, which forgets the default.
+        node.attributes.add(ir.AttrInt64s("axes", [0, 2, 3]))
     if version > WORKING_OPSET:
         return
     while True:

@@ -9,23 +9,14 @@ import onnx_ir
 from ir import ops
 from ir.errors import PipelineError
 from ir.graph import IR_VERSION, QUANT_DOMAIN, Graph, Node, Value
-from ir.qtype import QType
 
 from . import constants, words
-from .lexer import Token, Tokens
+from .lexer import Tokens
 from .printer import default_imports
 from .tree import Attribute, Body, Literal, Name, Op, Statement, Type
 
 _KINDS = onnx_ir.AttributeType
 Scope = dict[str, Value]
-
-
-def codes_type(tokens: Tokens, token: Token) -> onnx_ir.TensorType:
-    """The ONNX type that stores codes of the QType a token spells."""
-    try:
-        return onnx_ir.TensorType(ops.onnx_type(QType.parse(token.text).element))
-    except PipelineError as error:
-        tokens.fail("the QType of stored codes", token, hint=str(error))
 
 
 class Builder:

@@ -23,7 +23,9 @@ def show(graph: Graph, *, constants: str = "short", node_names: bool = True) -> 
     """The text of a model (form: see `ir.text`); the same graph always gives the same text.
 
     `constants`: "short" shows big ones by digest, "full" shows every number, so that `parse`
-    needs no `tensors`. `node_names=False` leaves out the names of nodes, for comparing graphs by meaning.
+    needs no `tensors`. `node_names=False` leaves out the names of nodes, for
+    comparing graphs by meaning.
+
     Raises VerifyError for what the form cannot say (sparse tensor attributes).
     """
     if constants not in ("short", "full"):
@@ -106,7 +108,7 @@ class _Printer:
         yield f"{indent}{head}({', '.join(inputs)}) ->{outputs}{tail} {{"
         inner = indent + words.INDENT
         waiting = dict.fromkeys(graph.initializers.values())
-        for value in [v for v in waiting if v.is_graph_input()]:
+        for value in [v for v in graph.inputs if v in waiting]:
             del waiting[value]
             yield inner + self._default(value)
         for node in graph:

@@ -43,6 +43,14 @@ def test_outputs_of_another_shape_are_refused() -> None:
         metrics.sqnr_db([[np.ones((2, 3))]], [[np.ones((3, 2))]])
 
 
+def test_padding_does_not_count() -> None:
+    expected = [[np.array([[[1.0, 2], [3, 4]]])]]
+    found = [[np.array([[[1.0, 2], [0, 0]]])]]
+    keep = [np.array([[True, False]])]
+    assert metrics.sqnr_db(metrics.at(expected, keep), metrics.at(found, keep)) == math.inf
+    assert metrics.sqnr_db(expected, found) < 1
+
+
 def test_agreement_and_accuracy_count_predictions() -> None:
     expected = [[np.array([[1.0, 0], [0, 1]])], [np.array([[0.0, 2]])]]
     found = [[np.array([[1.0, 0], [1, 0]])], [np.array([[0.0, 2]])]]

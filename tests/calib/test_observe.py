@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ import torch
 
 from calib import observe
 from calib.data import load
-from calib.stats import Gram, Histogram, MinMax, Moments, MovingAverage
+from calib.stats import BY_NAME, Gram, Histogram, MinMax, Moments, MovingAverage
 from ir.errors import DataError, PassError
 
 ROOT = Path(__file__).parents[2]
@@ -245,3 +246,27 @@ def test_split_over_processes_merges_to_one_walk():
         for stat, other in zip(stats, parts[1][name], strict=True):
             stat.merge(other)
     assert_same(parts[0], whole, rtol=1e-5)
+
+
+def test_a_watched_value_lives_no_longer_than_its_readers():
+    """Else calibrating every value of a big model would hold all of them at once."""
+    chain = "".join(f" h{k + 1} = Relu(h{k})" for k in range(8))
+    text = f'<ir_version: 13, opset_import: ["":25]> g (float[N] h0) => (float[N] h8) {{{chain} }}'
+    graph = onnx_ir.from_proto(onnx.parser.parse_model(text))
+    references, alive = [], []
+
+    class Watcher(MinMax):
+        name = "watcher"
+
+        def add(self, array, /, **options):
+            references.append(weakref.ref(array.tensor))
+            alive.append(sum(reference() is not None for reference in references))
+            super().add(array, **options)
+
+    try:
+        data = [{"h0": np.ones(3, np.float32)}]
+        observe(graph, data, {f"h{k}": [Watcher()] for k in range(1, 9)})
+    finally:
+        del BY_NAME["watcher"]
+    assert len(alive) == 8
+    assert max(alive) <= 2

@@ -110,7 +110,7 @@ def slice_(
     for dim, first, stop, step in zip(dims, firsts, stops, strides, strict=True):
         size = x.shape[dim]
         if step < 0:  # torch has no negative steps: take the same elements from the front, flip
-            picked = range(size)[_negative(first, stop, step, size)]
+            picked = range(size)[first:stop:step]
             if not picked:
                 x = x.narrow(dim, 0, 0)
                 continue
@@ -119,17 +119,6 @@ def slice_(
             first, stop, _ = slice(first, stop, step).indices(size)
             x = _stepped(x, dim, first, max(first, stop), step)
     return x
-
-
-def _negative(first: int, stop: int, step: int, size: int) -> slice:
-    """A backward slice where a stop below -size means 'through the first element'."""
-    first = min(first + size if first < 0 else first, size - 1)
-    stop = stop + size if stop < 0 else stop
-    return (
-        slice(max(first, 0) if first >= 0 else 0, stop if stop >= 0 else None, step)
-        if (first >= 0)
-        else slice(0, 0, step)
-    )
 
 
 def _stepped(x: Tensor, dim: int, first: int, stop: int, step: int) -> Tensor:
