@@ -109,20 +109,23 @@ class Edit:
             self.graph.graph.append(node)
         self.changes += 1
 
-    def move(self, nodes: Sequence[Node], *, after: Node) -> None:
-        """Take nodes, in order, out of a body and put them after another node, outside of it.
+    def unpack(self, body: onnx_ir.Graph, *, after: Node) -> list[Value]:
+        """Put a body's nodes, in order, after a node outside of it; what the body returned.
 
         Two bodies may use one name for different values: such a name is made fresh on the way out.
         """
-        counts = self._name_counts()
+        counts, nodes, results = self._name_counts(), list(body), list(body.outputs)
+        while body.outputs:
+            body.outputs.pop()
         for node in nodes:
             node.graph.remove(node)  # type: ignore[union-attr]
             for item in (node, *node.outputs):
                 if item.name and counts[item.name] > 1:
                     counts[item.name] -= 1
                     item.name = self.names.fresh(item.name)
-        after.graph.insert_after(after, list(nodes))  # type: ignore[union-attr]
+        after.graph.insert_after(after, nodes)  # type: ignore[union-attr]
         self.changes += 1
+        return results
 
     def _name_counts(self) -> Counter[str]:
         """How often each name is used, as of the first call; names made since are unique anyway."""

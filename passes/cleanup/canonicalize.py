@@ -10,6 +10,7 @@ from passes.core import Ctx, Effect, Pass, register
 
 from .dims import Dims
 from .rules import Rule, arithmetic, copies, layout
+from .rules.idioms import fuse
 
 RULES: dict[str, tuple[Rule, ...]] = {
     op: tuple(rule for table in (layout, copies, arithmetic) for rule in table.RULES.get(op, ()))
@@ -47,6 +48,7 @@ class Canonicalize(Pass):
             for node in scope:
                 if node.graph is scope and not node.domain:
                     _rewrite(node, ctx, dims)
+        fuse(graph, ctx)
 
 
 def _rewrite(node: Node, ctx: Ctx, dims: Dims) -> None:
