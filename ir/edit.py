@@ -46,14 +46,14 @@ class Edit:
             node = onnx_ir.node("Constant", [], {"value": tensor})
             node.outputs[0].name = self.names.fresh(name)
             node.outputs[0].type = onnx_ir.TensorType(tensor.dtype)
-            node.outputs[0].shape = onnx_ir.Shape(list(tensor.shape))
+            node.outputs[0].shape = onnx_ir.Shape(tensor.shape.numpy())
             node.name = self.names.fresh(f"{name}:Constant")
             self.place(node, before=at)
             return node.outputs[0]
         value = onnx_ir.val(
             self.names.fresh(name),
             tensor.dtype,
-            onnx_ir.Shape(list(tensor.shape)),
+            onnx_ir.Shape(tensor.shape.numpy()),
             const_value=tensor,
         )
         self.graph.graph.register_initializer(value)
