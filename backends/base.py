@@ -1,4 +1,5 @@
-"""What a target is: which integer kernels it really has, and how a graph becomes an artifact there."""
+"""What a target is: which integer kernels it really has, and how a graph becomes an artifact
+there."""
 
 from __future__ import annotations
 
@@ -12,18 +13,19 @@ from ir.qtype import QType
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether a target runs a node on codes, with which kernel, or why not.
-
-    `limit` names a rule that the weight's codes must keep for the kernel to be right
-    (`passes/rounding/limits.py`); empty: none. `float_output` says that the kernel needs no codes on its
-    output: it writes float itself.
-    """
+    """Whether a target runs a node on codes, with which kernel, or why not."""
 
     ok: bool
     kernel: str = ""
     reason: str = ""
+    """Why not (ok is False), in words a user can act on."""
     limit: str = ""
+    """A rule that the weight's codes must keep for the kernel to be right
+    (passes/rounding/limits.py)."""
     float_output: bool = False
+    """The kernel writes floats itself: it needs no codes on its output."""
+    weights: bool = False
+    """Not ok on codes, but coding the weight alone still makes the file smaller at little cost."""
 
 
 class Target(ABC):

@@ -122,7 +122,7 @@ class _Walk:
             for name in self.fed:
                 self._take(name, feed[name])
             if self.watch:
-                self.executor.run(feed, watch=self.watch)
+                self.executor.run(feed, outputs=(), watch=self.watch)
         except DataError as error:
             where = f"{error.at}, batch {index}" if error.at is not None else f"batch {index}"
             raise DataError(error.cause, at=where, hint=error.hint) from error

@@ -48,8 +48,8 @@ def check(node: Node) -> None:
     else:
         if first.dtype is not None and not first.dtype.is_floating_point():
             raise VerifyError(
-                f"{node.op_type} reads %{first.name} of type {first.dtype}, expected floats", at=node,
-                hint="codes are read by Decode only",
+                f"{node.op_type} reads %{first.name} of type {first.dtype}, expected floats",
+                at=node, hint="codes are read by Decode only",
             )  # fmt: skip
         if node.op_type == "Encode":
             _check_type(node, node.outputs[0], element, "codes")
@@ -78,8 +78,9 @@ def _check_part(
     if wanted is None and tensor.shape is not None:
         if len(tensor.shape) != len(qtype.block):
             raise VerifyError(
-                f"%{tensor.name} has {len(tensor.shape)} axes, the QType {qtype} has {len(qtype.block)}",
-                at=node, hint="give the block one number per axis, or a lone 0 for the whole tensor",
+                f"%{tensor.name} has {len(tensor.shape)} axes, "
+                f"the QType {qtype} has {len(qtype.block)}",
+                at=node, hint="give the block a number per axis, or a lone 0 for the whole tensor",
             )  # fmt: skip
         wanted = [
             1 if block == 0 else -(-dim // block) if isinstance(dim, int) else None
@@ -88,7 +89,8 @@ def _check_part(
     if wanted is not None and not fits(value.shape, wanted):
         shown = "[" + ",".join("?" if dim is None else str(dim) for dim in wanted) + "]"
         raise VerifyError(
-            f"scale or zero point %{value.name} has shape {value.shape}, expected {shown} for {qtype}",
+            f"scale or zero point %{value.name} has shape {value.shape}, "
+            f"expected {shown} for {qtype}",
             at=node, hint="scales keep the rank: see QType.scale_shape",
         )  # fmt: skip
 
@@ -166,7 +168,8 @@ class Codes:
 
 def _misread(node: Node, value: Value | None) -> VerifyError:
     return VerifyError(
-        f"input %{value.name if value else '?'} holds codes, which only Decode and ops that move them read",
+        f"input %{value.name if value else '?'} holds codes, "
+        "which only Decode and ops that move them read",
         at=node,
         hint=f"put a Decode before it; ops that move codes: {', '.join(LAYOUT)}",
     )

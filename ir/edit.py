@@ -14,7 +14,8 @@ from .qtype import QType
 
 
 class Edit:
-    """One step's changes to one graph. `by` is stamped on every node it makes; `changes` counts them.
+    """One step's changes to one graph. `by` is stamped on every node it makes; `changes` counts
+    them.
 
     A value that takes another's place takes its name as well: the name says what the value means.
     """
@@ -34,21 +35,26 @@ class Edit:
     ) -> Value:
         """A new initializer of the main graph (visible in every body).
 
-        `at` is the node that will read it, or whose place it takes: inside a local function, which sees
-        no initializer, a Constant node is put before it instead.
+        `at` is the node that will read it, or whose place it takes: inside a local function, which
+        sees no initializer, a Constant node is put before it instead.
         """
-        tensor = onnx_ir.tensor(np.asarray(data, order="C")) if isinstance(data, np.ndarray) else data
+        tensor = (
+            onnx_ir.tensor(np.asarray(data, order="C")) if isinstance(data, np.ndarray) else data
+        )
         self.changes += 1
         if at is not None and at.graph in self._function_bodies():
             node = onnx_ir.node("Constant", [], {"value": tensor})
             node.outputs[0].name = self.names.fresh(name)
             node.outputs[0].type = onnx_ir.TensorType(tensor.dtype)
-            node.outputs[0].shape = onnx_ir.Shape(tensor.shape)
+            node.outputs[0].shape = onnx_ir.Shape(list(tensor.shape))
             node.name = self.names.fresh(f"{name}:Constant")
             self.place(node, before=at)
             return node.outputs[0]
         value = onnx_ir.val(
-            self.names.fresh(name), tensor.dtype, onnx_ir.Shape(tensor.shape), const_value=tensor
+            self.names.fresh(name),
+            tensor.dtype,
+            onnx_ir.Shape(list(tensor.shape)),
+            const_value=tensor,
         )
         self.graph.graph.register_initializer(value)
         return value
@@ -103,20 +109,23 @@ class Edit:
             self.graph.graph.append(node)
         self.changes += 1
 
-    def move(self, nodes: Sequence[Node], *, after: Node) -> None:
-        """Take nodes, in order, out of a body and put them after another node, outside of it.
+    def unpack(self, body: onnx_ir.Graph, *, after: Node) -> list[Value]:
+        """Put a body's nodes, in order, after a node outside of it; what the body returned.
 
         Two bodies may use one name for different values: such a name is made fresh on the way out.
         """
-        counts = self._name_counts()
+        counts, nodes, results = self._name_counts(), list(body), list(body.outputs)
+        while body.outputs:
+            body.outputs.pop()
         for node in nodes:
             node.graph.remove(node)  # type: ignore[union-attr]
             for item in (node, *node.outputs):
                 if item.name and counts[item.name] > 1:
                     counts[item.name] -= 1
                     item.name = self.names.fresh(item.name)
-        after.graph.insert_after(after, list(nodes))  # type: ignore[union-attr]
+        after.graph.insert_after(after, nodes)  # type: ignore[union-attr]
         self.changes += 1
+        return results
 
     def _name_counts(self) -> Counter[str]:
         """How often each name is used, as of the first call; names made since are unique anyway."""
@@ -147,7 +156,7 @@ class Edit:
             new.shape = old.shape
         self.changes += 1
         if (not keeps_name or outputs) and not new.is_initializer() and not own:
-            self._swap_names(old, new)
+            self.take_name(old, new)
 
     def reuse(self, old: Value, twin: Value) -> None:
         """Readers of `old` read `twin`, which computes the same under its own name."""
@@ -166,7 +175,8 @@ class Edit:
         new.name = name
         return new
 
-    def _swap_names(self, old: Value, new: Value) -> None:
+    def take_name(self, old: Value, new: Value) -> None:
+        """`new` means now what `old` meant, and is called so."""
         name, old.name = old.name, self.names.fresh(f"{old.name}.was")
         new.name = name
 
@@ -174,6 +184,10 @@ class Edit:
         """Let one input of a node read another value."""
         node.replace_input_with(index, value)
         self.changes += 1
+
+    def add_input(self, node: Node) -> None:
+        """One more input, absent so far, at the end of a node's list."""
+        node.resize_inputs(len(node.inputs) + 1)
 
     def rename(self, value: Value, wanted: str) -> None:
         """A fresh name, for a value whose meaning a rewrite has changed."""

@@ -1,4 +1,4 @@
-"""Whether a node matches its op: known to the opset, inputs, outputs, attributes and types as declared."""
+"""Whether a node matches its op: in the opset; inputs, outputs, attributes, types as declared."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def signature(domain: str, op_type: str, version: int) -> Signature | None:
         tuple(_formal(formal, allowed) for formal in schema.inputs),
         tuple(_formal(formal, allowed) for formal in schema.outputs),
         (schema.min_input, schema.max_input, schema.min_output, schema.max_output),
-        {name: int(found.type.value) for name, found in schema.attributes.items()},
+        {name: _kind(found) for name, found in schema.attributes.items()},
         frozenset(name for name, found in schema.attributes.items() if found.required),
     )
 
@@ -71,6 +71,10 @@ def _formal(formal, allowed: dict[str, frozenset[str]]) -> Formal:
         text if text in allowed and formal.is_homogeneous else None,
         allowed.get(text, frozenset([text])),
     )
+
+
+def _kind(attribute: onnx.defs.OpSchema.Attribute) -> int:
+    return int(getattr(attribute.type, "value"))  # noqa: B009  (an enum of compiled code)
 
 
 @lru_cache(maxsize=64)
@@ -156,7 +160,8 @@ def _check_attributes(node: Node, found: Signature) -> None:
                 )  # fmt: skip
             if wanted != attribute.type:
                 raise VerifyError(
-                    f"attribute '{name}' must be of kind {_KINDS(wanted).name}, found {attribute.type.name}",
+                    f"attribute '{name}' must be of kind {_KINDS(wanted).name}, "
+                    f"found {attribute.type.name}",
                     at=node, hint="make it with the right onnx_ir.Attr",
                 )  # fmt: skip
     for name in found.required:
@@ -177,14 +182,16 @@ def _check_types(node: Node, what: str, values, formals: tuple[Formal, ...], bou
             continue
         if text not in formal.types:
             raise VerifyError(
-                f"{what} '{formal.name}' (%{value.name}) is {text}, expected one of {sorted(formal.types)}",
+                f"{what} '{formal.name}' (%{value.name}) is {text}, "
+                f"expected one of {sorted(formal.types)}",
                 at=node, hint="insert a Cast, or correct the value's type",
             )  # fmt: skip
         if formal.variable is not None:
             other, where = bound.setdefault(formal.variable, (text, value.name))
             if other != text:
                 raise VerifyError(
-                    f"{what} '{formal.name}' (%{value.name}) is {text}, expected {other} as of %{where}",
+                    f"{what} '{formal.name}' (%{value.name}) is {text}, "
+                    f"expected {other} as of %{where}",
                     at=node, hint="insert a Cast, or correct the value's type",
                 )  # fmt: skip
 

@@ -1,8 +1,8 @@
 """The rules a graph keeps at each stage; the manager checks them after every pass.
 
-One walk over the main graph, its bodies and the local functions: definitions stand before their reads and
-inside their scope, names are unique, initializers match their types, ops match their signatures
-(`ir.signature`), and codes are read by nobody who would take them for numbers (`ir.coded`).
+One walk over the main graph, its bodies and the local functions: definitions stand before their
+reads and inside their scope, names are unique, initializers match their types, ops match their
+signatures (`ir.signature`), and codes are read by nobody who takes them for numbers (`ir.coded`).
 """
 
 from __future__ import annotations
@@ -78,8 +78,14 @@ class _Walk:
         own: list[Value] = []
         for value in graph.inputs:
             self._define(value, own)
+        inputs = set(graph.inputs)
         for name, value in graph.initializers.items():
-            if not value.is_graph_input():
+            if value.is_graph_input() and value not in inputs:
+                raise VerifyError(
+                    f"initializer %{name} is marked as a graph input but is none",
+                    hint="take inputs away by name (graph.inputs.pop), which clears the mark",
+                )
+            if value not in inputs:
                 self._define(value, own)
             _check_initializer(name, value)
         for node in graph:
@@ -128,7 +134,7 @@ class _Walk:
     def _ours(self, node: Node) -> None:
         if node.op_type not in self._allowed:
             raise VerifyError(
-                f"quant.{node.op_type} in a graph of stage {self._stage.name}, which has no such op",
+                f"quant.{node.op_type} in a graph of stage {self._stage.name}, which has none",
                 at=node,
                 hint="a pass that makes codes must say makes=CODED",
             )
@@ -169,14 +175,16 @@ def _unseen(node: Node, index: int, value: Value, graph: onnx_ir.Graph) -> Verif
     """Why an input is not defined before its node: asked only once it has failed."""
     what = f"input {index} (%{value.name})"
     producer = value.producer()
-    if producer is not None and producer.graph is graph:
-        if _reaches(node, producer):
-            return VerifyError(f"{what} depends on the node's own outputs: a cycle", at=node,
-                               hint="a graph must be acyclic; use Loop or Scan for feedback")  # fmt: skip
-        return VerifyError(f"{what} is defined later, by {_origin(value)}, expected before", at=node,
-                           hint="insert nodes before their readers, or call graph.sort()")  # fmt: skip
-    return VerifyError(f"{what} is defined nowhere in its scope, found {_origin(value)}", at=node,
-                       hint="replace the input before removing what computed it")  # fmt: skip
+    if producer is None or producer.graph is not graph:
+        cause = f"{what} is defined nowhere in its scope, found {_origin(value)}"
+        hint = "replace the input before removing what computed it"
+    elif _reaches(node, producer):
+        cause = f"{what} depends on the node's own outputs: a cycle"
+        hint = "a graph must be acyclic; use Loop or Scan for feedback"
+    else:
+        cause = f"{what} is defined later, by {_origin(value)}, expected before"
+        hint = "insert nodes before their readers, or call graph.sort()"
+    return VerifyError(cause, at=node, hint=hint)
 
 
 def _reaches(start: Node, goal: Node) -> bool:

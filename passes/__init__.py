@@ -5,4 +5,15 @@ from .pipeline import Pipeline
 from .report import Report
 from .run import Check, Result, run
 
-__all__ = ["Check", "Ctx", "Effect", "Pass", "Pipeline", "Report", "Result", "Stat", "register", "run"]
+__all__ = [
+    "Check",
+    "Ctx",
+    "Effect",
+    "Pass",
+    "Pipeline",
+    "Report",
+    "Result",
+    "Stat",
+    "register",
+    "run",
+]

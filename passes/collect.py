@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -59,8 +58,9 @@ class Collect(Pass):
         if not wants:
             return
         filled = calib.observe(
-            graph, ctx.data, wants, masks=masked_values(graph), progress=_progress(ctx)
-        )
+            graph, ctx.data, wants, masks=masked_values(graph),
+            progress=lambda done, total: ctx.progress("calibrating", done, total),
+        )  # fmt: skip
         for name, made in filled.items():
             for stat, accumulator in zip(keys[name], made, strict=True):
                 if accumulator.batches:
@@ -74,10 +74,3 @@ def _accumulator(stat: Stat, value: Value, axis: int | None) -> accumulators.Sta
         return made()
     axes = rank(value)
     return made(axis=axis if axis is None or axis >= 0 or axes is None else axes + axis)
-
-
-def _progress(ctx: Ctx):
-    def follow(batches: Iterable, total: int | None = None):
-        return ctx.progress(batches, "calibrating", total)
-
-    return follow

@@ -1,7 +1,8 @@
-"""Where a quantized model loses: every value that both models name, and what keeping a layer float wins back.
+"""Where a quantized model loses: every value that both models name, and what keeping a layer float
+wins back.
 
-Values are matched by name, which says what a value means (docs/architecture.md), so the two graphs may
-be at any stages. Batches are walked one at a time; only one batch's float values are held.
+Values are matched by name, which says what a value means (docs/architecture.md), so the two graphs
+may be at any stages. Batches are walked one at a time; only one batch's float values are held.
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ from calib import metrics
 from ir import ops
 from ir.edit import Edit
 from ir.errors import PassError
-from ir.graph import Graph, Node, array, clone, nodes
+from ir.graph import Graph, clone, nodes
 
 from .evaluate import to_numpy
-from .sites import Linear, linears
+from .sites import linears, make_float
 
 Feeds = dict[str, np.ndarray]
 
@@ -37,7 +38,8 @@ class ValueGap:
 
 @dataclass(frozen=True)
 class WinBack:
-    """What keeping one layer float would give: SQNR of the outputs, and the selector that says so."""
+    """What keeping one layer float would give: SQNR of the outputs, and the selector that says
+    so."""
 
     layer: str
     op: str
@@ -50,9 +52,7 @@ class WinBack:
         return f"value:{self.layer}"
 
 
-def compare(
-    float_graph: Graph, quantized: Graph, batches: Iterable[Feeds]
-) -> list[ValueGap]:
+def compare(float_graph: Graph, quantized: Graph, batches: Iterable[Feeds]) -> list[ValueGap]:
     """SQNR and cosine of every float value that both graphs compute, worst first."""
     reference, tested = Executor(float_graph), Executor(quantized)
     makers = {v.name: n for n in nodes(quantized) for v in n.outputs if v.name}
@@ -110,7 +110,7 @@ def win_back(
     held = [dict(feeds) for feeds in batches]
     reference = [Executor(float_graph).run(feeds) for feeds in held]
     before = _outputs_db(quantized, held, reference)
-    layers = [s for s in linears(quantized) if _decode(s) is not None]
+    layers = [s for s in linears(quantized) if ops.decode_of(s.weight) is not None]
     if limit is not None and limit < len(layers):
         worst = {row.value: i for i, row in enumerate(compare(float_graph, quantized, held))}
         layers = sorted(layers, key=lambda s: worst.get(s.y.name or "", len(worst)))[:limit]
@@ -128,20 +128,9 @@ def with_float_layer(quantized: Graph, float_graph: Graph, output: str) -> Graph
     site = next(s for s in linears(copy) if s.y.name == output)
     original = next(s for s in linears(float_graph) if s.y.name == output)
     edit = Edit(copy, by="float layer")
-    weight = array(original.weight)
-    assert weight is not None
-    edit.set_input(site.node, 1, edit.constant(weight, f"{output}.float"))
-    decode = site.x.producer()
-    encode = decode.inputs[0].producer() if decode is not None and decode.inputs[0] is not None else None
-    if encode is not None and ops.is_op(encode, "Encode"):
-        edit.set_input(site.node, 0, encode.inputs[0])
+    make_float(edit, site, original)
     edit.finish()
     return copy
-
-
-def _decode(site: Linear) -> Node | None:
-    maker = site.weight.producer()
-    return maker if maker is not None and ops.is_op(maker, "Decode") else None
 
 
 def _outputs_db(graph: Graph, held: list[Feeds], reference: list) -> float:

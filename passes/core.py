@@ -1,16 +1,17 @@
 """The whole protocol of a pass on one screen: Pass, Effect, Stat, Ctx, and what run() promises it.
 
-A pass is a frozen dataclass whose fields are its options. It declares what it takes, needs and spoils;
-the manager checks every one of these claims, so a pass does only its own work:
+A pass is a frozen dataclass whose fields are its options. It declares what it takes, needs and
+spoils; the manager checks every one of these claims, so a pass does only its own work:
 
-    run(graph, ctx): change `graph` (a clone, all yours) through `ctx.edit`; tell `ctx.did(site)` for every
-    site changed and `ctx.skip(site, reason)` for every site refused. Zero sites is the manager's business.
+    run(graph, ctx): change `graph` (a clone, all yours) through `ctx.edit`; tell `ctx.did(site)`
+    for every site changed and `ctx.skip(site, reason)` for every site refused. Zero sites is the
+    manager's business.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields
 from enum import Enum
 from typing import Any, ClassVar, TypeVar
@@ -108,6 +109,10 @@ def register(cls: P) -> P:
     return cls
 
 
+Progress = Callable[[str, int, "int | None"], None]
+"""Told of long work as it goes: what, how many units are done, of how many (None: unknown)."""
+
+
 @dataclass
 class Skip:
     """A site that a pass left alone, and why."""
@@ -128,7 +133,7 @@ class Ctx:
     float_graph: Graph | None = None
     """The last FLOAT graph: teacher, residual and yardstick. Never changed."""
     seed: int = 0
-    progress: Callable[[Iterable, str, int | None], Iterator] = lambda items, label, total: iter(items)
+    progress: Progress = lambda label, done, total: None
     sites: list[str] = field(default_factory=list)
     skips: list[Skip] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from itertools import islice
@@ -22,7 +22,7 @@ from ir.graph import Graph, clone, nodes
 from ir.verify import Stage, stage_of, verify
 
 from . import crash, evaluate
-from .core import Ctx, Effect, Pass, Stat
+from .core import Ctx, Effect, Pass, Progress, Stat
 from .pipeline import Pipeline, check_order
 from .report import Report, StepReport
 from .watch import Observer
@@ -63,13 +63,14 @@ def run(
     check: Check = Check.COMPARE,
     seed: int = 0,
     crash_dir: str | Path | None = None,
-    progress: Callable[[Iterable, str, int | None], Iterator] | None = None,
+    progress: Progress | None = None,
     stats: dict[Stat, dict] | None = None,
 ) -> Result:
     """Apply a pipeline (or a recipe's name) to a graph; the caller's graph is never touched.
 
     graph: an `ir.Graph`, or anything `ir.capture` reads. data: what `calib.data.load` reads.
     crash_dir: where a failing step leaves its graph and the rest of the pipeline; None: nowhere.
+    progress: called as (what, done, total) during long work.
     stats: statistics collected before (a `Result.stats`), for pipelines that go on from there.
     Raises PipelineError before any work, PassError or VerifyError with the step's number.
     """
@@ -93,7 +94,9 @@ def run(
             loop.step(number, step)
         except Exception as error:
             if crash_dir is not None:
-                crash.save(Path(crash_dir), loop.before(number), pipeline, number, error, loop.state())
+                crash.save(
+                    Path(crash_dir), loop.before(number), pipeline, number, error, loop.state()
+                )
             raise
     loop.report.seconds = time.perf_counter() - started
     loop.report.peak_bytes = peak_bytes()
@@ -111,7 +114,9 @@ class _Loop:
 
     report: Report
 
-    def __init__(self, graph, source, pipeline, target, batches, level, seed, watch, progress) -> None:
+    def __init__(
+        self, graph, source, pipeline, target, batches, level, seed, watch, progress
+    ) -> None:
         self.graph: Graph = graph
         self.source: Graph = source
         self.pipeline: Pipeline = pipeline
@@ -129,7 +134,8 @@ class _Loop:
         return crash.State(self.seed, self.target.name, self.stats, self._probe())
 
     def before(self, number: int) -> Graph:
-        """The graph as it was before step `number`: made again, for keeping a copy per step costs more."""
+        """The graph as it was before step `number`: made again, for keeping a copy per step costs
+        more."""
         again = _Loop(
             clone(self.source), self.source, self.pipeline, self.target, self.batches, Check.NONE,
             self.seed, (), None,
@@ -221,8 +227,8 @@ class _Loop:
         where = evaluate.first_divergence(before, self.graph, self._probe()[0])
         place = f"; first at %{where[0]} ({where[1]:.1e})" if where else ""
         raise VerifyError(
-            f"'{step.name}' claims EXACT but moved output %{found.output} by {found.relative:.1e} of its "
-            f"range (allowed {evaluate.TOLERANCE:.0e}){place}",
+            f"'{step.name}' claims EXACT but moved output %{found.output} by "
+            f"{found.relative:.1e} of its range (allowed {evaluate.TOLERANCE:.0e}){place}",
             hint="this is a defect of the pass: run with crash_dir=... and report the folder",
         )
 
@@ -231,10 +237,16 @@ class _Loop:
 
     def _probe(self) -> list[dict[str, np.ndarray]]:
         if self._probes is None:
-            source = self.batches if self.batches is not None else calib.data.synthetic(self.graph, 1, self.seed)
+            source = (
+                self.batches
+                if self.batches is not None
+                else calib.data.synthetic(self.graph, 1, self.seed)
+            )
             free = all(v.shape is not None and v.shape.rank() and not isinstance(v.shape[0], int)
                        for v in self.graph.graph.inputs)  # fmt: skip
-            self._probes = [_cut(feeds, PROBES) if free else feeds for feeds in islice(iter(source), 1)]
+            self._probes = [
+                _cut(feeds, PROBES) if free else feeds for feeds in islice(iter(source), 1)
+            ]
             if not self._probes:
                 raise DataError("the calibration data has no batches", hint="give at least one")
         return self._probes

@@ -6,14 +6,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ir import ops
+from ir.edit import Edit
 from ir.errors import PipelineError
-from ir.graph import Graph, Node, Value, attribute, constant, nodes, rank
+from ir.graph import Graph, Node, Value, array, attribute, constant, nodes, rank
 from ir.qtype import QType
 
 
 @dataclass(frozen=True)
 class Linear:
-    """y = x W (+ bias). `inputs` are the axes of W that are summed over, `output` the axis of y's channels."""
+    """y = x W (+ bias). `inputs` are the axes of W that are summed over, `output` the axis of y's
+    channels."""
 
     node: Node
     x: Value
@@ -81,20 +83,16 @@ def _constant_weight(value: Value) -> bool:
     tensor = constant(value)
     if tensor is not None:
         return tensor.dtype.is_floating_point()
-    decode = value.producer()
-    if decode is None or not ops.is_op(decode, "Decode"):
+    decode, encode = ops.decode_of(value), ops.encode_of(value)
+    if decode is None:
         return False
-    source = decode.inputs[0]
-    if source is None:
-        return False
-    encode = source.producer()
-    return constant(source) is not None or (
-        encode is not None and ops.is_op(encode, "Encode") and constant(encode.inputs[0]) is not None
-    )
+    source = encode.inputs[0] if encode is not None else decode.inputs[0]
+    return constant(source) is not None
 
 
 def bias_of(site: Linear) -> tuple[Node, int] | None:
-    """(node, input index) of the constant bias: Conv and Gemm's third input, or the Add behind a MatMul."""
+    """(node, input index) of the constant bias: Conv and Gemm's third input, or the Add behind a
+    MatMul."""
     node = site.node
     if node.op_type in ("Conv", "Gemm"):
         has = len(node.inputs) > 2 and node.inputs[2] is not None
@@ -110,3 +108,16 @@ def bias_of(site: Linear) -> tuple[Node, int] | None:
     size = site.weight.shape[site.output] if site.weight.shape is not None else None
     fits = tensor is not None and list(tensor.shape)[-1:] == [size] and tensor.size == size
     return (use.node, 1 - use.idx) if fits else None
+
+
+def make_float(edit: Edit, site: Linear, original: Linear) -> None:
+    """Let a coded layer read floats: its input before the Encode, its weight as in the float
+    model."""
+    numbers = array(original.weight)
+    assert numbers is not None
+    decodes = [ops.decode_of(site.weight), ops.decode_of(site.x)]
+    edit.set_input(site.node, 1, edit.constant(numbers, f"{original.weight.name}.float"))
+    encode = ops.encode_of(site.x)
+    if encode is not None:
+        edit.set_input(site.node, 0, encode.inputs[0])
+    edit.remove_dead(*(node for node in decodes if node is not None))

@@ -11,6 +11,7 @@ import torch
 
 from backends.torch.dtypes import TORCH_DTYPES
 from backends.torch.plan import execute, execute_watched, schedule
+from ir.errors import BackendError
 
 if TYPE_CHECKING:
     from backends.torch.plan import Plan
@@ -90,7 +91,7 @@ class If(Control):
 class Loop(Control):
     def run(self, args: list[Any], captured: list[Any], watch: Watch) -> tuple[Any, ...]:
         (body,) = self.bodies.values()
-        limit, cond, state = (args + [None, None])[0], (args + [None])[1], args[2:]
+        limit, cond, *state = args
         limit = int(limit) if limit is not None else None
         going, turn = cond is None or bool(cond), 0
         scanned: list[list[Any]] = [[] for _ in body.program.outputs[1 + len(state) :]]
@@ -108,6 +109,12 @@ class Scan(Control):
     def run(self, args: list[Any], captured: list[Any], watch: Watch) -> tuple[Any, ...]:
         (body,) = self.bodies.values()
         count = self.attrs["num_scan_inputs"]
+        if len(args) != len(body.program.inputs):
+            raise BackendError(
+                "Scan with sequence lengths (opset 8) is not supported",
+                at=self.node,
+                hint="convert the model to opset 9 or later",
+            )
         state, sources = args[: len(args) - count], args[len(args) - count :]
         axes = self.attrs.get("scan_input_axes") or (0,) * count
         back = self.attrs.get("scan_input_directions") or (0,) * count
@@ -138,7 +145,7 @@ def stack(rows: list[Any], value: ir.Value, axis: int = 0) -> torch.Tensor:
         return torch.stack(rows, axis)
     known = [] if value.shape is None else list(value.shape)[1:]
     dims = [dim if isinstance(dim, int) else 0 for dim in known]
-    dtype = TORCH_DTYPES.get(value.dtype, torch.float32)
+    dtype = TORCH_DTYPES[value.dtype] if value.dtype else torch.float32
     return torch.empty([0, *dims], dtype=dtype)
 
 

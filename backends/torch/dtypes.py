@@ -99,7 +99,7 @@ def _share(array: np.ndarray) -> torch.Tensor:
         if code.is_floating_point():
             return torch.from_numpy(array.astype(np.float32)).to(TORCH_DTYPES[code])
         return torch.from_numpy(array.astype(np.int8 if code.is_signed() else np.uint8))
-    if code is DataType.BFLOAT16 or code.bitwidth == 8 and code.is_floating_point():
+    if code is DataType.BFLOAT16 or (code.bitwidth == 8 and code.is_floating_point()):
         raw = array.view(np.int16 if code is DataType.BFLOAT16 else np.uint8)
         return _view(raw).view(TORCH_DTYPES[code])
     return _view(array)
@@ -123,7 +123,8 @@ def to_numpy(value: Any, code: DataType | None = None) -> Any:
     if not isinstance(value, torch.Tensor):
         return value
     tensor = value.detach().cpu()
-    code = code if code in NARROW else ONNX_TYPES[tensor.dtype]
+    if code is None or code not in NARROW:
+        code = ONNX_TYPES[tensor.dtype]
     if code in NARROW:
         wide = tensor.to(torch.float32) if code.is_floating_point() else tensor
         return wide.numpy().astype(code.numpy())

@@ -9,7 +9,9 @@ import onnx
 import onnx_ir as ir
 import onnxruntime as ort
 import torch
+from onnxruntime.capi.onnxruntime_pybind11_state import NotImplemented as NotImplemented_
 
+from backends.torch.body import Inlined, function_body
 from backends.torch.dtypes import ONNX_TYPES, to_numpy, to_torch
 from backends.torch.table import Site
 from ir.errors import BackendError
@@ -35,21 +37,18 @@ class Fallback:
         if arg is None:
             return None
         if isinstance(arg, list):
-            raise BackendError(
-                f"{self.site.node.op_type} of a sequence has no implementation",
-                at=self.site.node,
-                hint="rewrite the graph without sequences here",
-            )
+            first = self._kind(index, arg[0]) if arg else None
+            return (first[0] if first else ir.DataType.FLOAT), -1
         if isinstance(arg, np.ndarray):
             return ir.DataType.STRING, arg.ndim
         return self.site.narrow(index) or ONNX_TYPES[arg.dtype], arg.ndim
 
     def _make(self, key: tuple, args: tuple) -> Any:
-        types = [kind and _type_proto(kind[0], arg.shape) for kind, arg in zip(key, args, strict=True)]
+        types = [kind and _type_proto(kind[0], arg) for kind, arg in zip(key, args, strict=True)]
         model = self._node_model(types)
         body = function_body(model.graph.node[0], types, self.site.opset)
         if body is not None:
-            return _Inlined(model, body, self.site)
+            return Inlined(model, body, self.site)
         return _Session(model, self.site, key)
 
     def _node_model(self, types: list) -> onnx.ModelProto:
@@ -75,28 +74,6 @@ class Fallback:
         return onnx.helper.make_model(graph, opset_imports=opsets, ir_version=11)
 
 
-class _Inlined:
-    """The op's own ONNX function body, compiled as a graph."""
-
-    def __init__(self, model: onnx.ModelProto, body: onnx.FunctionProto, site: Site) -> None:
-        from backends.torch.executor import Executor
-
-        node = model.graph.node[0]
-        node.domain, node.op_type = "ptqc.body", "Body"
-        body.domain, body.name = "ptqc.body", "Body"
-        model.functions.append(body)
-        model.opset_import.append(onnx.helper.make_opsetid("ptqc.body", 1))
-        self.executor = Executor(
-            ir.from_proto(model), device=site.device, dtype=site.float32
-        )
-        self.outputs = list(node.output)
-
-    def __call__(self, args: tuple) -> tuple:
-        feeds = {f"i{i}": arg for i, arg in enumerate(args) if arg is not None}
-        results = self.executor.run(feeds)
-        return tuple(results.get(name) for name in self.outputs)
-
-
 class _Session:
     """The node alone in ONNX Runtime; gradients stop with an error."""
 
@@ -104,13 +81,8 @@ class _Session:
         self.site, self.key = site, key
         for opset in model.opset_import:
             opset.version = min(opset.version, ORT_OPSETS.get(opset.domain, opset.version))
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        options.log_severity_level = 4
         try:
-            model = onnx.shape_inference.infer_shapes(model)
-            raw = model.SerializeToString()
-            self.session = ort.InferenceSession(raw, options, providers=["CPUExecutionProvider"])
+            self.session = _session(model, site)
         except Exception as error:
             text = " ".join(str(error).split())[:200]
             raise BackendError(
@@ -140,37 +112,29 @@ class _Session:
         )
 
 
-def function_body(
-    node: onnx.NodeProto, types: list[onnx.TypeProto | None], opset: int
-) -> onnx.FunctionProto | None:
-    """The body that the ONNX standard gives for `node` at these input types, if it gives one."""
+def _session(model: onnx.ModelProto, site: Site) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 4
+    raw = onnx.shape_inference.infer_shapes(model).SerializeToString()
     try:
-        schema = onnx.defs.get_schema(node.op_type, opset, node.domain)
-    except onnx.defs.SchemaError:
-        return None
-    body = None
-    if schema.has_function:
-        version = max((v for v in schema.function_opset_versions if v <= opset), default=0)
-        body = schema.get_function_with_opset_version(version) if version else None
-    elif schema.has_context_dependent_function:
-        versions = schema.context_dependent_function_opset_versions
-        version = max((v for v in versions if v <= opset), default=0)
-        if version:
-            known = [(t or onnx.TypeProto()).SerializeToString() for t in types]
-            body = schema.get_context_dependent_function_with_opset_version(
-                version, node.SerializeToString(), known
-            )
-    if not body:
-        return None
-    proto = onnx.FunctionProto.FromString(body) if isinstance(body, bytes) else body
-    for imported in proto.opset_import:
-        if imported.domain == "":
-            imported.version = max(imported.version, min(opset, 25) if False else imported.version)
-    return proto
+        return ort.InferenceSession(raw, options, providers=["CPUExecutionProvider"])
+    except NotImplemented_:
+        schema = onnx.defs.get_schema(site.node.op_type, site.opset, site.node.domain)
+        if site.node.domain or not 22 <= schema.since_version <= 25:
+            raise
+        # opsets 22 to 25 changed these ops by further types only, so 21 means the same
+        model.opset_import[0].version = 21
+        raw = onnx.shape_inference.infer_shapes(model).SerializeToString()
+        return ort.InferenceSession(raw, options, providers=["CPUExecutionProvider"])
 
 
-def _type_proto(code: ir.DataType, shape: Any) -> onnx.TypeProto:
-    return onnx.helper.make_tensor_type_proto(int(code), list(shape))
+def _type_proto(code: ir.DataType, arg: Any) -> onnx.TypeProto:
+    if isinstance(arg, list):
+        return onnx.helper.make_sequence_type_proto(
+            onnx.helper.make_tensor_type_proto(int(code), None)
+        )
+    return onnx.helper.make_tensor_type_proto(int(code), list(arg.shape))
 
 
 def _attribute(name: str, value: Any, node: ir.Node) -> ir.Attr:
@@ -179,4 +143,6 @@ def _attribute(name: str, value: Any, node: ir.Node) -> ir.Attr:
         return own
     if isinstance(value, ir.TensorProtocol):
         return ir.AttrTensor(name, value)
-    return ir.convenience.convert_attribute(name, list(value) if isinstance(value, tuple) else value)
+    return ir.convenience.convert_attribute(
+        name, list(value) if isinstance(value, tuple) else value
+    )

@@ -38,11 +38,11 @@ def percentile_range(bins: Bins, percent: float, symmetric: bool = False) -> tup
     total = int(bins.counts.sum())
     outside = (1.0 - percent / 100.0) * total
     if symmetric:
-        limit = min(_upper(bins.magnitudes(), 0.0, bins.width, outside), max(-low, high))
+        limit = float(min(_upper(bins.magnitudes(), 0.0, bins.width, outside), max(-low, high)))
         return -limit, limit
     upper = _upper(bins.counts, -bins.limit, bins.width, outside / 2)
     lower = -_upper(bins.counts[::-1], -bins.limit, bins.width, outside / 2)
-    return min(max(lower, low), 0.0), max(min(upper, high), 0.0)
+    return float(min(max(lower, low), 0.0)), float(max(min(upper, high), 0.0))
 
 
 def _upper(counts: np.ndarray, start: float, width: float, outside: float) -> float:
@@ -133,6 +133,16 @@ def mse_range(bins: Bins, levels: int, symmetric: bool = False) -> tuple[float, 
         same = np.full_like(lows, right)
         left = lows[np.argmin(grid_errors(values, counts, lows, same, levels, False))]
     return float(left), float(right)
+
+
+def range_sqnr(bins: Bins, low: float, high: float, levels: int) -> float:
+    """SQNR in dB of the data when `levels` codes are spread over [low, high]; inf without error."""
+    values, counts = _used_bins(bins)
+    noise = float(grid_errors(values, counts, np.array([low]), np.array([high]), levels, False)[0])
+    signal = float(np.square(values) @ counts)
+    if noise == 0.0:
+        return float("inf")
+    return 10.0 * float(np.log10(signal / noise)) if signal else float("-inf")
 
 
 def _used_bins(bins: Bins) -> tuple[np.ndarray, np.ndarray]:

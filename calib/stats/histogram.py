@@ -14,6 +14,7 @@ from calib.stats.sample import Sample
 from ir.errors import DataError
 
 _CHUNK = 1 << 16  # elements per step: the temporaries stay in the cache
+_FEW = 1 << 14  # elements: smaller tensors wait until so many are there
 _LEAST = -100  # exponent of the smallest range; below it 2^12 / range leaves float32
 _MOST = 1000  # exponent of the largest range: float64 data only
 
@@ -90,12 +91,14 @@ class Histogram(Stat):
         self.lows = np.full(channels, np.inf)
         self.highs = np.full(channels, -np.inf)
         self.zeros = np.zeros(channels, np.int64)
+        self._waiting: list[np.ndarray] = []  # small arrays, counted together
+        self._waiting_size = 0
 
     def _add(self, sample: Sample) -> None:
         if self.axis is None:
             if not self.batches:
                 self._start(1)
-            self._add_channel(0, sample.floats.numpy(), *sample.range)
+            self._add_whole(sample)
             return
         lows, highs = sample.extremes(self.axis)
         if not self.batches:
@@ -108,6 +111,31 @@ class Histogram(Stat):
                 if masked is not None:
                     column = column[~masked[:, channel]]
                 self._add_channel(channel, Sample(column).floats.numpy(), low, high)
+
+    def _add_whole(self, sample: Sample) -> None:
+        """Count a tensor now, or with others once they are worth the fixed cost of counting."""
+        low, high = sample.range
+        if sample.size > _FEW:
+            self._add_channel(0, sample.floats.numpy(), low, high)
+            return
+        self.lows[0], self.highs[0] = min(self.lows[0], low), max(self.highs[0], high)
+        self._waiting.append(sample.floats.numpy().copy())
+        self._waiting_size += sample.size
+        if self._waiting_size > _FEW:
+            self._count_waiting()
+
+    def _count_waiting(self) -> None:
+        if self._waiting:
+            values, self._waiting, self._waiting_size = np.concatenate(self._waiting), [], 0
+            self._add_channel(0, values, float(values.min()), float(values.max()))
+
+    def state(self) -> dict[str, np.ndarray]:
+        self._count_waiting()
+        return super().state()
+
+    def restore(self, state: dict[str, np.ndarray]) -> None:
+        self._waiting, self._waiting_size = [], 0
+        super().restore(state)
 
     def _add_channel(self, channel: int, values: np.ndarray, low: float, high: float) -> None:
         absmax = max(-low, high)
@@ -127,10 +155,12 @@ class Histogram(Stat):
         doublings = exponent - int(self.exponents[channel])
         if doublings > 0:
             self.exponents[channel] = exponent
-            if np.isfinite(self.lows[channel]):
+            if self.counts[channel].any():
                 self.counts[channel] = double_range(self.counts[channel], doublings)
 
     def _merge(self, other: Any) -> None:
+        self._count_waiting()
+        other._count_waiting()
         for channel in range(len(self.counts)):
             self._grow(channel, int(other.exponents[channel]))
             doublings = int(self.exponents[channel] - other.exponents[channel])
@@ -141,6 +171,7 @@ class Histogram(Stat):
 
     def result(self) -> HistogramResult:
         self._seen()
+        self._count_waiting()
         bins = tuple(
             Bins(
                 self.counts[channel].copy(),

@@ -11,6 +11,9 @@ import torch
 from calib.stats.base import Stat
 from calib.stats.sample import Sample
 
+_SMALL = 1 << 15  # elements
+_SQUARE_FITS = 1e12  # float32 holds sums of 10^14 squares of this
+
 
 @dataclass(frozen=True, eq=False)
 class MomentsResult:
@@ -38,8 +41,8 @@ class Moments(Stat):
         self.squares: Any = 0.0  # sum of squared distances to the mean
 
     def _add(self, sample: Sample) -> None:
-        _ = sample.range  # finiteness
-        count, mean, squares = _moments(*sample.grouped(self.axis))
+        low, high = sample.range
+        count, mean, squares = _moments(*sample.grouped(self.axis), max(-low, high))
         if self.axis is None:
             count, mean, squares = count[0], mean[0], squares[0]
         self._same_channels(self.mean, mean, sample)
@@ -63,26 +66,39 @@ class Moments(Stat):
         return MomentsResult(count, np.asarray(self.mean, np.float64), variance)
 
 
-def _moments(values: torch.Tensor, masked: torch.Tensor | None) -> tuple[Any, Any, Any]:
+def _moments(
+    values: torch.Tensor, masked: torch.Tensor | None, absmax: float
+) -> tuple[Any, Any, Any]:
     """(count, mean, sum of squared distances), float64 [channels], of [before, channels, after].
 
-    The distances are taken in the tensor's own precision but to a float32 centre close to the
-    mean, and the rest of the shift is corrected in float64: no cancellation, no float64 copy.
+    Distances are taken to a centre close to the mean, and the rest of the shift is corrected in
+    float64: float32 data lose nothing to cancellation and need no float64 copy, unless their
+    squares leave float32. Small tensors go through numpy, whose calls cost less.
     """
     dims = (0, 2)
-    if not values.is_floating_point() or values.dtype.itemsize < 4:
-        values = values.to(torch.float64 if values.dtype.itemsize > 2 else torch.float32)
+    wide = absmax > _SQUARE_FITS or values.dtype.itemsize > 4 or values.dtype == torch.int32
+    values = values.to(torch.float64 if wide else torch.float32)
+    if masked is None and values.numel() <= _SMALL:
+        return _small_moments(values.numpy())
     size = values.shape[0] * values.shape[2]
     count = torch.full((values.shape[1],), float(size), dtype=torch.float64)
     if masked is not None:
         count -= masked.sum(dim=dims)
         values = values.masked_fill(masked, 0.0)
     at_least = count.clamp(min=1.0)
-    centre = (values.sum(dim=dims, dtype=torch.float64) / at_least).to(values.dtype)
+    centre = (values.sum(dim=dims) / at_least).to(values.dtype)
     distance = values - centre[:, None]
     if masked is not None:
         distance.masked_fill_(masked, 0.0)
-    shift = distance.sum(dim=dims, dtype=torch.float64)
-    squares = distance.square_().sum(dim=dims, dtype=torch.float64) - shift * shift / at_least
+    shift = distance.sum(dim=dims).double()
+    squares = distance.square_().sum(dim=dims).double() - shift * shift / at_least
     mean = centre.double() + shift / at_least
     return count.numpy(), mean.numpy(), squares.clamp_(min=0.0).numpy()
+
+
+def _small_moments(values: np.ndarray) -> tuple[Any, Any, Any]:
+    count = values.shape[0] * values.shape[2]
+    mean = np.add.reduce(values, axis=(0, 2), dtype=np.float64) / count
+    distance = values - mean[:, None]
+    squares = np.einsum("bca,bca->c", distance, distance)
+    return np.full(len(mean), float(count)), mean, squares

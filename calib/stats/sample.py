@@ -11,6 +11,19 @@ import torch
 
 from ir.errors import DataError
 
+# types that torch does not reduce
+_WIDER = {
+    torch.bool: torch.uint8,
+    torch.uint16: torch.int32,
+    torch.uint32: torch.int64,
+    torch.uint64: torch.float64,
+    torch.float8_e4m3fn: torch.float32,
+    torch.float8_e4m3fnuz: torch.float32,
+    torch.float8_e5m2: torch.float32,
+    torch.float8_e5m2fnuz: torch.float32,
+    torch.float8_e8m0fnu: torch.float32,
+}
+
 
 class Sample:
     """A tensor with its masked elements told apart and its finiteness checked.
@@ -32,7 +45,8 @@ class Sample:
                 at=_at(name),
                 hint="observe its parts",
             )
-        self.tensor = _computable(tensor)
+        wider = _WIDER.get(tensor.dtype)
+        self.tensor = tensor if wider is None else tensor.to(wider)
         self.name = name
         self.ignore_below = ignore_below
         self._extremes: dict[int | None, tuple[Any, Any]] = {}
@@ -124,16 +138,6 @@ def _from_numpy(array: Any) -> torch.Tensor:
         array = array.astype(array.dtype.newbyteorder("="))
     # require(): torch shares memory with writable C-contiguous arrays only; it copies the others
     return torch.from_numpy(np.require(array, requirements=["C", "W"]).reshape(array.shape))
-
-
-def _computable(tensor: torch.Tensor) -> torch.Tensor:
-    """In a dtype that torch reduces: bool, float8 and the wide unsigned integers are widened."""
-    dtype = tensor.dtype
-    if dtype == torch.bool:
-        return tensor.to(torch.uint8)
-    if dtype in (torch.uint16, torch.uint32, torch.uint64):
-        return tensor.to(torch.int64 if dtype != torch.uint64 else torch.float64)
-    return tensor.float() if dtype.is_floating_point and dtype.itemsize == 1 else tensor
 
 
 def _float_type(dtype: torch.dtype) -> torch.dtype:

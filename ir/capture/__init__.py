@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ir.capture.save import save, to_proto
 from ir.capture.source import capture
 from ir.capture.upgrade import WORKING_IR_VERSION, WORKING_OPSET
+from ir.capture.writing import save, to_proto
 
 __all__ = ["WORKING_IR_VERSION", "WORKING_OPSET", "capture", "save", "to_proto"]

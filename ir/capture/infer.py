@@ -42,8 +42,13 @@ def skeleton(model: ir.Model) -> onnx.ModelProto:
         model.graph.inputs.append(value)
     try:
         return ir.to_proto(model)
+    except (ir.serde.SerdeError, UnicodeError, TypeError, ValueError) as error:
+        raise CaptureError(
+            f"the model is malformed: {_brief(_root(error))}", hint="fetch or export it again"
+        ) from error
     finally:
-        del model.graph.inputs[count:]
+        while len(model.graph.inputs) > count:
+            model.graph.inputs.pop()  # `del inputs[count:]` would leave them marked as inputs
         for graph, value in hidden:
             graph.register_initializer(value)
 
@@ -153,6 +158,13 @@ def _drop_shapes(model: ir.Model) -> None:
         for node in graph:
             for value in node.outputs:
                 value.shape = None
+
+
+def _root(error: BaseException) -> str:
+    """What onnx_ir, which reports at every level, stumbled over first."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return str(error) or type(error).__name__
 
 
 def _brief(text: str, limit: int = 400) -> str:

@@ -84,6 +84,9 @@ def read_graphsurgeon(graph: Any) -> ir.Model:
         proto = gs.export_onnx(graph, do_type_check=False)
     except Exception as error:
         raise CaptureError(f"onnx-graphsurgeon cannot export the graph: {error}") from error
+    for entry in proto.opset_import:  # where a model said "ai.onnx", graphsurgeon adds "": 1
+        if entry.domain == "":
+            entry.version = graph.opset
     return read_proto(proto)
 
 

@@ -34,14 +34,59 @@ def read_torch(source: Any, example: Any, dynamic: Any) -> ir.Model:
     args, kwargs = _arguments(example)
     with _evaluating(source), torch.no_grad():
         try:
-            program = torch.export.export(source, args, kwargs, dynamic_shapes=dynamic)
+            program = torch.export.export(source, args, kwargs, dynamic_shapes=_unnamed(dynamic))
         except Exception as error:
             raise CaptureError(
                 f"torch.export cannot trace the module: {_brief(error)}",
                 at=type(source).__name__,
                 hint="check that module(*example) runs and has no data-dependent control flow",
             ) from error
-    return _to_onnx(program)
+    model = _to_onnx(program)
+    _name_dimensions(model, dynamic)
+    return model
+
+
+def _unnamed(dynamic: Any) -> Any:
+    """`dynamic` for torch.export, which takes no bare names: a name means 'dynamic'."""
+    if isinstance(dynamic, str):
+        return torch.export.Dim.DYNAMIC
+    if isinstance(dynamic, Mapping):
+        return {key: _unnamed(value) for key, value in dynamic.items()}
+    if isinstance(dynamic, tuple | list):
+        return type(dynamic)(_unnamed(value) for value in dynamic)
+    return dynamic
+
+
+def _name_dimensions(model: ir.Model, dynamic: Any) -> None:
+    """Give symbols that torch numbered (s77) the names that the caller chose for them.
+
+    Inputs that are nested structures keep torch's names.
+    """
+    if isinstance(dynamic, Mapping):
+        pairs = [(value, dynamic.get(value.name)) for value in model.graph.inputs]
+    else:
+        pairs = list(zip(model.graph.inputs, dynamic or (), strict=False))
+    names: dict[str | None, str] = {}
+    for value, axes in pairs:
+        if isinstance(axes, Mapping) and value.shape is not None:
+            for axis, dim in axes.items():
+                symbol = value.shape[axis]
+                name = dim if isinstance(dim, str) else getattr(dim, "__name__", None)
+                if isinstance(symbol, ir.SymbolicDim) and name and name.isidentifier():
+                    names[symbol.value] = name
+    for value in (*model.graph.inputs, *model.graph.outputs):
+        if value.shape is not None:
+            value.shape = ir.Shape([_renamed(dim, names) for dim in value.shape])
+    for node in model.graph:
+        for value in node.outputs:
+            if not value.is_graph_output():
+                value.shape = None  # said again, in the new names, by shape inference
+
+
+def _renamed(dim: int | ir.SymbolicDim, names: dict[str | None, str]) -> int | ir.SymbolicDim:
+    if isinstance(dim, int):
+        return dim
+    return ir.SymbolicDim(names.get(dim.value, dim.value))
 
 
 def _arguments(example: Any) -> tuple[tuple, dict[str, Any]]:

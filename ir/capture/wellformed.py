@@ -25,6 +25,7 @@ def check_proto(proto: onnx.ModelProto, base: Path | None = None) -> None:
         raise CaptureError("no graph inside", hint="is this an ONNX model at all?")
     _check_graph(proto.graph, frozenset(), base)
     keys = [(f.domain, f.name, f.overload) for f in proto.functions]
+    _check_text([name for key in keys for name in key], "a function")
     if len(set(keys)) != len(keys):
         raise CaptureError("two local functions have the same name")
     for function in proto.functions:
@@ -39,6 +40,7 @@ def _check_graph(graph: onnx.GraphProto, outer: frozenset[str], base: Path | Non
     where = f"graph '{graph.name}'"
     inputs = [value.name for value in graph.input]
     weights = [tensor.name for tensor in graph.initializer]
+    _check_text((graph.name, *inputs, *weights), "a graph")
     _check_unique(inputs, f"inputs of {where}")
     _check_unique(weights, f"initializers of {where}")
     if graph.sparse_initializer:
@@ -75,6 +77,9 @@ def _check_nodes(
     """
     nodes = list(nodes)
     for node in nodes:
+        attributes = [attribute.name for attribute in node.attribute]
+        names = (node.op_type, node.domain, node.name, node.overload, *node.input, *node.output)
+        _check_text((*names, *attributes), f"a node in {where}")
         for name in filter(None, node.output):
             if name in own:
                 raise CaptureError(
@@ -93,13 +98,16 @@ def _check_nodes(
                     hint="the model is damaged: export it again",
                 )
         for attribute in node.attribute:
-            if attribute.HasField("sparse_tensor") or attribute.sparse_tensors:
-                raise CaptureError("sparse tensors are not supported", at=_label(node))
-            for tensor in _tensors(attribute):
-                check_tensor(tensor, base, f"constant of {_label(node)}")
+            _check_constants(attribute, base, _label(node))
             for body in _bodies(attribute):
                 scope = outer | own if scope is None else scope
                 _check_graph(body, scope, base)
+
+
+def _check_text(texts: Iterable[str | bytes], at: str) -> None:
+    """Protobuf hands out bytes where a name is not UTF-8, which no other code reckons with."""
+    if any(isinstance(text, bytes) for text in texts):
+        raise CaptureError("a name is not text", at=at, hint="fetch or export the model again")
 
 
 def _check_outputs(
@@ -118,10 +126,14 @@ def _bodies(attribute: onnx.AttributeProto) -> Iterator[onnx.GraphProto]:
     yield from attribute.graphs
 
 
-def _tensors(attribute: onnx.AttributeProto) -> Iterator[onnx.TensorProto]:
-    if attribute.HasField("t"):
-        yield attribute.t
-    yield from attribute.tensors
+def _check_constants(attribute: onnx.AttributeProto, base: Path | None, at: str) -> None:
+    if attribute.HasField("sparse_tensor") or attribute.sparse_tensors:
+        raise CaptureError(
+            "sparse tensors are not supported", at=at, hint="store them as dense tensors"
+        )
+    single = [attribute.t] if attribute.HasField("t") else []
+    for tensor in (*single, *attribute.tensors):
+        check_tensor(tensor, base, f"constant of {at}")
 
 
 def _label(node: onnx.NodeProto) -> str:

@@ -6,25 +6,17 @@ from collections.abc import Mapping
 
 import onnx_ir
 
-from .. import ops
-from ..errors import PipelineError
-from ..graph import IR_VERSION, QUANT_DOMAIN, Graph, Node, Value
-from ..qtype import QType
+from ir import ops
+from ir.errors import PipelineError
+from ir.graph import IR_VERSION, QUANT_DOMAIN, Graph, Node, Value
+
 from . import constants, words
-from .lexer import Token, Tokens
+from .lexer import Tokens
 from .printer import default_imports
 from .tree import Attribute, Body, Literal, Name, Op, Statement, Type
 
 _KINDS = onnx_ir.AttributeType
 Scope = dict[str, Value]
-
-
-def codes_type(tokens: Tokens, token: Token) -> onnx_ir.TensorType:
-    """The ONNX type that stores codes of the QType a token spells."""
-    try:
-        return onnx_ir.TensorType(ops.onnx_type(QType.parse(token.text).element))
-    except PipelineError as error:
-        tokens.fail("the QType of stored codes", token, hint=str(error))
 
 
 class Builder:
@@ -144,7 +136,7 @@ class Builder:
         if literal.kind == "sha":
             found = self._tensors.get(literal.payload)
             if found is None:
-                hint = "pass tensors=store(graph) of the graph it was printed from, or print it with constants='full'"
+                hint = "pass tensors=store(graph) of the printed graph, or print constants='full'"
                 self._tokens.fail(f"a tensor for digest {literal.payload}", literal.at, hint=hint)
             return found
         if kind is None or not isinstance(kind.kind, onnx_ir.TensorType) or kind.shape is None:

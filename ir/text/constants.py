@@ -10,14 +10,15 @@ from collections.abc import Iterator
 import numpy as np
 import onnx_ir
 
-from ..graph import Graph, graphs
+from ir.graph import Graph, graphs
+
 from . import words
 
 Tensor = onnx_ir.TensorProtocol
 SMALL = 16
 """Constants of up to so many numbers show them all."""
 HUGE = 1 << 28
-"""`seed`, `zeros` and `ones` make no more numbers than this: a wrong text must not fill the memory."""
+"""`seed`, `zeros` and `ones` make no more numbers: a wrong text must not fill the memory."""
 _DIGEST, _RANGE = "ptqc.digest", "ptqc.range"
 
 
@@ -67,7 +68,7 @@ def _attribute_tensors(attributes) -> Iterator[Tensor]:
 
 
 def literal(tensor: Tensor | None, full: bool, bits: int | None = None) -> str:
-    """The text after `const`; `bits`: of the codes held, whose use is then shown as `used:15/16`."""
+    """The text after `const`; `bits`: of the codes held, whose use shows as `used:15/16`."""
     if tensor is None:
         return "missing"
     if full or tensor.size <= SMALL:
@@ -105,7 +106,7 @@ def _number(value) -> str:
 def _flat(array: np.ndarray) -> np.ndarray:
     """One axis; complex numbers as pairs of real and imaginary part."""
     flat = np.ascontiguousarray(array).reshape(-1)
-    return flat.view(flat.real.dtype) if flat.dtype.kind == "c" else flat
+    return flat.view(np.real(flat).dtype) if flat.dtype.kind == "c" else flat
 
 
 def _bytes(text: object) -> bytes:
@@ -113,11 +114,12 @@ def _bytes(text: object) -> bytes:
 
 
 def _range(tensor: Tensor, bits: int | None) -> str:
-    known = tensor.meta.get((_RANGE, bits)) if hasattr(tensor, "meta") else None
+    key = f"{_RANGE}.{bits}"
+    known = tensor.meta.get(key) if hasattr(tensor, "meta") else None
     if known is None:
         known = _measure(tensor.numpy(), bits)
         if hasattr(tensor, "meta"):
-            tensor.meta[(_RANGE, bits)] = known
+            tensor.meta[key] = known
     return known
 
 
@@ -142,12 +144,8 @@ def from_numbers(
         raise ValueError(f"{math.prod(shape) * pairs} values, found {len(flat)}")
     wanted = {onnx_ir.DataType.STRING: str, onnx_ir.DataType.BOOL: bool}.get(dtype)
     for value in flat:
-        if (
-            wanted is not None
-            and type(value) is not wanted
-            or wanted is None
-            and type(value) in (str, bool)
-        ):
+        right = type(value) is wanted if wanted else type(value) not in (str, bool)
+        if not right:
             raise ValueError(f"values of type {words.DTYPE_NAMES[dtype]}, found {value!r}")
     if dtype == onnx_ir.DataType.STRING:
         texts = np.array([value.encode("utf-8", "surrogateescape") for value in flat], dtype=object)
@@ -175,7 +173,7 @@ def _array(flat: list, dtype: onnx_ir.DataType) -> np.ndarray:
 def made(
     kind: str, dtype: onnx_ir.DataType, shape: tuple[int, ...], seed: int, name: str | None
 ) -> Tensor:
-    """`seed:N` (normal numbers of that seed), `zeros` or `ones`. Raises ValueError as `from_numbers`."""
+    """`seed:N` (normal numbers), `zeros` or `ones`. Raises ValueError as `from_numbers`."""
     if math.prod(shape) > HUGE:
         raise ValueError(f"at most {HUGE} values, found {math.prod(shape)}")
     if dtype in (onnx_ir.DataType.STRING, onnx_ir.DataType.UNDEFINED):

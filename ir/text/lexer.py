@@ -6,7 +6,8 @@ import json
 import re
 from typing import NamedTuple, NoReturn
 
-from ..errors import VerifyError
+from ir.errors import VerifyError
+
 from . import words
 
 _STRING = r'"(?:[^"\\\n]|\\.)*"'
@@ -37,46 +38,40 @@ class Tokens:
 
     def __init__(self, text: str) -> None:
         self.text = text
-        self._tokens: list[Token] = []
-        add, make = self._tokens.append, Token._make
-        for found in _TOKEN.finditer(text):
-            kind = found.lastgroup
-            if kind != "skip":
-                add(make((kind, found[0], found.start())))
-        add(Token("end", "the end", len(text)))
-        self._next = 0
         self.depth = 0
-
-    @property
-    def peek(self) -> Token:
-        return self._tokens[self._next]
+        self._found = _TOKEN.finditer(text)
+        self.peek = Token("end", "", 0)
+        """The token that `take` gives next."""
+        self.take()
 
     def take(self) -> Token:
-        token = self._tokens[self._next]
-        if token.kind != "end":
-            self._next += 1
+        token = self.peek
+        for found in self._found:
+            kind = found.lastgroup
+            if kind != "skip":
+                self.peek = Token(kind or "", found[0], found.start())
+                return token
+        self.peek = Token("end", "the end", len(self.text))
         return token
 
     def accept(self, text: str) -> bool:
         """Take the next token when it is this mark or word."""
-        token = self._tokens[self._next]
+        token = self.peek
         if token.text != text or token.kind not in ("punct", "word"):
             return False
-        self._next += 1
+        self.take()
         return True
 
     def expect(self, text: str) -> Token:
-        token = self._tokens[self._next]
+        token = self.peek
         if not self.accept(text):
             self.fail(f"'{text}'", token)
         return token
 
     def of(self, kind: str, wanted: str) -> Token:
-        token = self._tokens[self._next]
-        if token.kind != kind:
-            self.fail(wanted, token)
-        self._next += 1
-        return token
+        if self.peek.kind != kind:
+            self.fail(wanted, self.peek)
+        return self.take()
 
     def name(self, wanted: str) -> str:
         """A bare word or a quoted text."""
@@ -85,7 +80,7 @@ class Tokens:
             return token.text
         if token.kind == "string":
             return self.unquote(token)
-        self.fail(wanted, token)
+        return self.fail(wanted, token)
 
     def unquote(self, token: Token) -> str:
         """The text of a string token, or of a value or node name."""

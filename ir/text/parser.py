@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from collections.abc import Mapping
 
 import onnx_ir
 
-from ..graph import BY, Graph
+from ir.graph import BY, Graph
+
 from . import build, words
+from .leaves import literal, type_of, value_name
 from .lexer import Tokens
-from .tree import Attribute, Body, Literal, Name, Op, Statement, Type
+from .tree import Attribute, Body, Name, Op, Statement
 
 
 def parse(text: str, *, tensors: Mapping[str, onnx_ir.TensorProtocol] | None = None) -> Graph:
@@ -19,7 +22,16 @@ def parse(text: str, *, tensors: Mapping[str, onnx_ir.TensorProtocol] | None = N
     `tensors`: {digest: tensor} for constants shown by digest, as `store(graph)` gives. Raises
     VerifyError naming line, column and what was expected.
     """
-    tokens = Tokens(text)
+    collecting = gc.isenabled()
+    gc.disable()  # nothing built here is garbage yet; looking for it doubles the time
+    try:
+        return _model(Tokens(text), tensors or {})
+    finally:
+        if collecting:
+            gc.enable()
+
+
+def _model(tokens: Tokens, tensors: Mapping[str, onnx_ir.TensorProtocol]) -> Graph:
     header = _header(tokens) if tokens.accept("model") else {}
     tokens.expect("graph")
     graph = _graph(tokens)
@@ -28,7 +40,7 @@ def parse(text: str, *, tensors: Mapping[str, onnx_ir.TensorProtocol] | None = N
         functions.append(_function(tokens))
     if tokens.peek.kind != "end":
         tokens.fail("'function' or the end", tokens.peek)
-    return build.Builder(tokens, tensors or {}).model(header, graph, functions)
+    return build.Builder(tokens, tensors).model(header, graph, functions)
 
 
 _HEADER = {"ir": int, "opset": dict, "producer_name": str, "producer_version": str, "domain": str,
@@ -100,7 +112,7 @@ def _body(tokens: Tokens, body: Body) -> Body:
             break
     tokens.expect("->")
     while tokens.peek.kind == "value":
-        body.outputs.append(_name(tokens))
+        body.outputs.append(value_name(tokens))
         if not tokens.accept(","):
             break
     if body.op is not None and tokens.accept("opset"):
@@ -112,72 +124,9 @@ def _body(tokens: Tokens, body: Body) -> Body:
     return body
 
 
-def _name(tokens: Tokens) -> Name:
-    """`%x`, or `_` for an absent value."""
-    token = tokens.take()
-    if token.kind == "value":
-        text = tokens.unquote(token)
-        if not text:
-            tokens.fail("a name that is not empty", token)
-        return Name(token.at, text, None)
-    if token.text != "_":
-        tokens.fail("a value such as %x", token)
-    return Name(token.at, None, None)
-
-
 def _declared(tokens: Tokens) -> Name:
-    name = _name(tokens)
-    return Name(name.at, name.text, _type(tokens)) if tokens.accept(":") else name
-
-
-def _type(tokens: Tokens) -> Type:
-    token = tokens.take()
-    kind, qtype = None, None
-    if token.text != "?":
-        kind, qtype = _element(tokens, token)
-    shape = None
-    if tokens.accept("["):
-        shape = []
-        while not tokens.accept("]"):
-            shape.append(_dim(tokens))
-            if not tokens.accept(","):
-                tokens.expect("]")
-                break
-    return Type(token.at, kind, None if shape is None else tuple(shape), qtype)
-
-
-_WRAPPED = {"seq": onnx_ir.SequenceType, "opt": onnx_ir.OptionalType}
-
-
-def _element(tokens: Tokens, token):
-    if token.kind != "word":
-        tokens.fail("a type such as f32[1,2]", token)
-    text = token.text
-    if "@" in text:
-        return build.codes_type(tokens, token), text
-    if text in words.DTYPES:
-        return onnx_ir.TensorType(words.DTYPES[text]), None
-    if text in _WRAPPED or text == "sparse":
-        tokens.deeper()
-        tokens.expect("(")
-        inner, _ = _element(tokens, tokens.take())
-        tokens.expect(")")
-        tokens.depth -= 1
-        if text in _WRAPPED:
-            return _WRAPPED[text](inner), None
-        if isinstance(inner, onnx_ir.TensorType):
-            return onnx_ir.SparseTensorType(inner.dtype), None
-    tokens.fail("a type: f32, i64, bool, a QType, seq(...), opt(...), sparse(...) or ?", token)
-
-
-def _dim(tokens: Tokens) -> int | str | None:
-    token = tokens.peek
-    if token.kind == "number":
-        size = tokens.integer("a dimension")
-        if size >= 1 << 63:
-            tokens.fail("a dimension of 63 bits", token)
-        return size
-    return None if tokens.accept("?") else tokens.name("a dimension: a number, a name or ?")
+    name = value_name(tokens)
+    return Name(name.at, name.text, type_of(tokens)) if tokens.accept(":") else name
 
 
 def _statement(tokens: Tokens) -> Statement:
@@ -191,7 +140,7 @@ def _statement(tokens: Tokens) -> Statement:
     tokens.expect("=")
     found = Statement(at, outputs)
     if tokens.accept("const"):
-        found.literal = _literal(tokens)
+        found.literal = literal(tokens)
     else:
         _call(tokens, found)
     if tokens.peek.kind == "note":
@@ -203,7 +152,7 @@ def _call(tokens: Tokens, found: Statement) -> None:
     found.op = _op(tokens)
     tokens.expect("(")
     while not tokens.accept(")"):
-        found.inputs.append(_name(tokens))
+        found.inputs.append(value_name(tokens))
         if not tokens.accept(","):
             tokens.expect(")")
             break
@@ -289,7 +238,8 @@ def _value(tokens: Tokens, name: str) -> Attribute:
 
 _LISTED = {
     _KINDS.INT: _KINDS.INTS, _KINDS.FLOAT: _KINDS.FLOATS, _KINDS.STRING: _KINDS.STRINGS,
-    _KINDS.TENSOR: _KINDS.TENSORS, _KINDS.GRAPH: _KINDS.GRAPHS, _KINDS.TYPE_PROTO: _KINDS.TYPE_PROTOS,
+    _KINDS.TENSOR: _KINDS.TENSORS, _KINDS.GRAPH: _KINDS.GRAPHS,
+    _KINDS.TYPE_PROTO: _KINDS.TYPE_PROTOS,
 }  # fmt: skip
 
 
@@ -307,11 +257,11 @@ def _one(tokens: Tokens) -> tuple[onnx_ir.AttributeType, object]:
     if token.text in ("inf", "nan"):
         return _KINDS.FLOAT, float(token.text)
     if token.text == "const":
-        return _KINDS.TENSOR, _literal(tokens)
+        return _KINDS.TENSOR, literal(tokens)
     if token.text == "graph":
         return _KINDS.GRAPH, _graph(tokens)
     if token.text == "type":
-        return _KINDS.TYPE_PROTO, _type(tokens)
+        return _KINDS.TYPE_PROTO, type_of(tokens)
     if token.text == "undefined":
         return _KINDS.UNDEFINED, None
     if token.text == "bytes":
@@ -320,67 +270,4 @@ def _one(tokens: Tokens) -> tuple[onnx_ir.AttributeType, object]:
             return _KINDS.STRING, bytes.fromhex(tokens.unquote(text))
         except ValueError:
             tokens.fail("hexadecimal digits", text)
-    tokens.fail("an attribute's value", token)
-
-
-def _literal(tokens: Tokens) -> Literal:
-    """What follows `const`: perhaps a name and a type, then values, a digest or a way to make them."""
-    found = Literal(tokens.peek.at)
-    if tokens.peek.kind == "value":
-        found.name = _name(tokens).text
-    token = tokens.peek
-    if token.kind == "word" and token.text in words.DTYPES:
-        found.type = _type(tokens)
-    token = tokens.peek
-    if token.text == "[" or token.kind in ("number", "string") or token.text in _ATOMS:
-        found.kind, found.payload = "values", _numbers(tokens)
-        return found
-    tokens.take()
-    if token.text in ("zeros", "ones", "missing"):
-        found.kind = token.text
-        return found
-    kind, _, text = token.text.partition(":")
-    if kind == "sha" and text:
-        found.kind, found.payload = "sha", text
-    elif kind == "seed" and text.isdecimal() and len(text) < 20:
-        found.kind, found.payload = "seed", int(text)
-    else:
-        tokens.fail("values, sha:DIGEST, seed:N, zeros or ones", token)
-    while tokens.peek.kind == "word" and tokens.peek.text.startswith(("max:", "used:")):
-        _remark(tokens)
-    return found
-
-
-_ATOMS = {"true": True, "false": False, "inf": float("inf"), "nan": float("nan")}
-
-
-def _remark(tokens: Tokens) -> None:
-    """`max:1.641` or `used:15/16`: for readers only; a word may be cut at a sign or exponent."""
-    token = tokens.take()
-    end = token.at + len(token.text)
-    while tokens.peek.at == end and tokens.peek.kind in ("word", "number"):
-        token = tokens.take()
-        end = token.at + len(token.text)
-
-
-def _numbers(tokens: Tokens) -> list:
-    """The flat list of a value or of nested lists of values."""
-    found, depth = [], 0
-    while True:
-        token = tokens.take()
-        if token.text == "[" and token.kind == "punct":
-            depth += 1
-        elif token.kind == "number":
-            found.append(tokens.number(token))
-        elif token.kind == "string":
-            found.append(tokens.unquote(token))
-        elif token.kind == "word" and token.text in _ATOMS:
-            found.append(_ATOMS[token.text])
-        elif not (token.text == "]" and depth):
-            tokens.fail("a number, true, false, a quoted text or a list of them", token)
-        if token.text == "]" and token.kind == "punct":
-            depth -= 1
-        if depth == 0:
-            return found
-        if tokens.peek.text != "]" and token.text != "[":
-            tokens.expect(",")
+    return tokens.fail("an attribute's value", token)

@@ -7,10 +7,11 @@ from collections.abc import Iterator
 
 import onnx_ir
 
-from .. import ops
-from ..errors import PipelineError, VerifyError
-from ..graph import BY, IR_VERSION, OPSET, QUANT_DOMAIN, Graph, Node, Value
-from ..qtype import QType
+from ir import ops
+from ir.errors import PipelineError, VerifyError
+from ir.graph import BY, IR_VERSION, OPSET, QUANT_DOMAIN, Graph, Node, Value
+from ir.qtype import QType
+
 from . import words
 from .constants import literal
 
@@ -21,8 +22,10 @@ _NAME_WIDTH, _TYPE_WIDTH = 10, 24
 def show(graph: Graph, *, constants: str = "short", node_names: bool = True) -> str:
     """The text of a model (form: see `ir.text`); the same graph always gives the same text.
 
-    `constants`: "short" shows big ones by digest, "full" shows every number, so that `parse` needs no
-    `tensors`. `node_names=False` leaves out the names of nodes, for comparing graphs by meaning.
+    `constants`: "short" shows big ones by digest, "full" shows every number, so that `parse`
+    needs no `tensors`. `node_names=False` leaves out the names of nodes, for
+    comparing graphs by meaning.
+
     Raises VerifyError for what the form cannot say (sparse tensor attributes).
     """
     if constants not in ("short", "full"):
@@ -32,7 +35,7 @@ def show(graph: Graph, *, constants: str = "short", node_names: bool = True) -> 
 
 
 def default_imports(graphs: list[onnx_ir.Graph]) -> dict[str, int]:
-    """The opset imports of a text that names none: the working opset, version 1 of every domain used."""
+    """The opset imports of a text without any: the working opset, version 1 of other domains."""
     domains = {node.domain for graph in graphs for node in graph.all_nodes()} - {""}
     return {"": OPSET, **dict.fromkeys(sorted(domains), 1)}
 
@@ -71,7 +74,7 @@ class _Printer:
                 parts.append(f"{key}={words.quoted(getattr(model, key))}")
         if model.model_version:
             parts.append(f"model_version={model.model_version}")
-        meta = {key: text for key, text in model.metadata_props.items() if key.startswith("ptqc.")}
+        meta = {k: v for k, v in model.metadata_props.items() if k.startswith(words.KEPT)}
         if meta:
             parts.append(f"meta={json.dumps(meta)}")
         if parts:
@@ -105,7 +108,7 @@ class _Printer:
         yield f"{indent}{head}({', '.join(inputs)}) ->{outputs}{tail} {{"
         inner = indent + words.INDENT
         waiting = dict.fromkeys(graph.initializers.values())
-        for value in [v for v in waiting if v.is_graph_input()]:
+        for value in [v for v in graph.inputs if v in waiting]:
             del waiting[value]
             yield inner + self._default(value)
         for node in graph:
@@ -145,7 +148,8 @@ class _Printer:
 
     def _node(self, node: Node, indent: str) -> str:
         inputs = ", ".join(["_" if v is None else _value(v) for v in node.inputs])
-        text = f"{self._left(node.outputs)} = {words.op(node.domain, node.op_type)}{self._overload(node)}({inputs})"
+        op = words.op(node.domain, node.op_type) + self._overload(node)
+        text = f"{self._left(node.outputs)} = {op}({inputs})"
         if node.attributes:
             text += f" {self._attributes(node, indent)}"
         first = node.outputs[0].name if node.outputs else None
@@ -287,7 +291,7 @@ def _imports(imports: dict[str, int]) -> str:
 
 def _note(holder: Node | Value) -> str:
     """`; by PASS`, then any other metadata of ours as JSON."""
-    meta = {k: v for k, v in holder.metadata_props.items() if k.startswith("ptqc.")}
+    meta = {k: v for k, v in holder.metadata_props.items() if k.startswith(words.KEPT)}
     by = meta.get(BY, "")
     if by and by == by.strip() and " | " not in by and by.isprintable():
         del meta[BY]

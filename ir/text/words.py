@@ -8,7 +8,7 @@ import re
 import numpy as np
 import onnx_ir
 
-from ..graph import QUANT_DOMAIN
+from ir.graph import QUANT_DOMAIN
 
 INDENT = "  "
 NAME = r"[\w./:+@$~*!-]*[\w./]"
@@ -25,6 +25,8 @@ DTYPES = {
     for kind in onnx_ir.DataType
 }
 DTYPE_NAMES = {kind: text for text, kind in DTYPES.items()}
+KEPT = ("ptqc.", "quant.")
+"""Metadata keys that belong to the graph; all others are commentary."""
 LISTS = {
     "ints": onnx_ir.AttributeType.INTS,
     "floats": onnx_ir.AttributeType.FLOATS,
@@ -67,7 +69,7 @@ def number(value: float) -> str:
 
 
 def derived_name(domain: str, op_type: str, first_output: str | None) -> str:
-    """The name of a node that shows none: from its first output, as exporters and `ir.ops` pair them."""
+    """The name of a node that shows none: from its first output, as exporters and `ir.ops` do."""
     if not first_output:
         return op_type
     if domain == QUANT_DOMAIN:

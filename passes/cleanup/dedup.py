@@ -129,5 +129,8 @@ def _key(node: Node) -> Hashable:
 def _attribute(attribute: onnx_ir.Attr) -> tuple[str, str]:
     if attribute.type == onnx_ir.AttributeType.TENSOR and not attribute.is_ref():
         tensor = attribute.as_tensor()
-        return attribute.name, f"{tensor.dtype}{tensor.shape}{hashlib.blake2b(tensor.tobytes()).hexdigest()}"
+        return (
+            attribute.name,
+            f"{tensor.dtype}{tensor.shape}{hashlib.blake2b(tensor.tobytes()).hexdigest()}",
+        )
     return attribute.name, f"{attribute.type}{attribute.ref_attr_name}{attribute.value!r}"

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import numpy as np
 import onnx_ir
 
-from ir.graph import Node, Value, attribute, constant
+from ir.graph import Node, Value, attribute, constant, scalar
 
 from .symbols import Poly, differ
 
@@ -199,6 +199,90 @@ def _expand(node: Node, dims: Dims) -> Shape | None:
     return None if shape is None or wanted is None else broadcast(shape, tuple(wanted))
 
 
+def _taken(node: Node, dims: Dims) -> Shape | None:
+    """Slice: sizes of what is taken; where that is not known, a size of the output's own."""
+    shape = dims.shape(node.inputs[0])
+    parts = [dims.numbers(value) for value in node.inputs[1:]]
+    if shape is None or any(part is None for part in parts[:4]):
+        return None
+    starts, ends = parts[:2]
+    axes = parts[2] if len(parts) > 2 else range(len(starts))  # type: ignore[arg-type]
+    steps = parts[3] if len(parts) > 3 else [1] * len(starts)  # type: ignore[arg-type]
+    result = list(shape)
+    for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):  # type: ignore
+        size = shape[axis]
+        if all(isinstance(n, int) for n in (size, start, end, step)):
+            result[axis] = len(range(*slice(start, end, step).indices(size)))  # type: ignore
+        elif not (start == 0 and step == 1 and (end == size or _endless(end))):
+            result[axis] = Poly.named(f"%{node.outputs[0].name}[{axis}]")
+    return tuple(result)
+
+
+def _endless(end: int | Poly) -> bool:
+    return isinstance(end, int) and end >= np.iinfo(np.int32).max
+
+
+def _counted(node: Node, dims: Dims) -> Shape | None:
+    """Range from 0 by 1, its limit perhaps cast to float."""
+    start, limit, step = (_through_cast(value, dims) for value in node.inputs)
+    if start is None or limit is None or step is None or (start.item(), step.item()) != (0, 1):
+        return None
+    size = limit.item()
+    return (size,) if not isinstance(size, Poly) or size.nonnegative else None
+
+
+def _through_cast(value: Value | None, dims: Dims) -> np.ndarray | None:
+    number = scalar(value)
+    if number is not None and number == int(number):
+        return np.array(int(number), object)
+    maker = value.producer() if value is not None else None
+    if maker is not None and maker.op_type == "Cast":
+        return dims.numbers(maker.inputs[0])
+    return dims.numbers(value)
+
+
+def _tiled(node: Node, dims: Dims) -> Shape | None:
+    shape, repeats = dims.shape(node.inputs[0]), dims.numbers(node.inputs[1])
+    if shape is None or repeats is None:
+        return None
+    return tuple(a * b for a, b in zip(shape, repeats, strict=True))
+
+
+def _reduced(node: Node, dims: Dims) -> Shape | None:
+    shape, axes = dims.shape(node.inputs[0]), attribute(node, "axes")
+    if axes is None and len(node.inputs) > 1:
+        axes = _axes(node, dims)
+    if shape is None or not axes:
+        return None
+    gone = {axis % len(shape) for axis in axes}
+    if attribute(node, "keepdims", 1):
+        return tuple(1 if i in gone else size for i, size in enumerate(shape))
+    return tuple(size for i, size in enumerate(shape) if i not in gone)
+
+
+def _flattened(node: Node, dims: Dims) -> Shape | None:
+    shape = dims.shape(node.inputs[0])
+    if shape is None:
+        return None
+    axis = attribute(node, "axis", 1)
+    axis += len(shape) if axis < 0 else 0
+    return (math.prod(shape[:axis], start=1), math.prod(shape[axis:], start=1))  # type: ignore
+
+
+def _einsum(node: Node, dims: Dims) -> Shape | None:
+    terms, arrow, result = attribute(node, "equation").replace(" ", "").partition("->")
+    if not arrow or "." in terms:
+        return None
+    sizes: dict[str, int | Poly] = {}
+    for letters, value in zip(terms.split(","), node.inputs, strict=True):
+        sizes.update(zip(letters, dims.shape(value) or (), strict=True))
+    return tuple(sizes[letter] for letter in result)
+
+
+def _indices(node: Node, dims: Dims) -> Shape | None:
+    return dims.shape(node.inputs[1])
+
+
 def _from_numbers(node: Node, dims: Dims) -> Shape | None:
     wanted = dims.numbers(node.inputs[0])
     return None if wanted is None else tuple(wanted)
@@ -209,13 +293,17 @@ _SAME = (
     "LayerNormalization RMSNormalization BatchNormalization InstanceNormalization Dropout Reciprocal "
     "HardSigmoid HardSwish LeakyRelu Elu Sin Cos Floor Ceil Round Softplus Trilu CumSum Swish Mish"
 )
-_BROADCAST = "Add Sub Mul Div Pow Where Equal Less Greater LessOrEqual GreaterOrEqual And Or Min Max Mod"
+_BROADCAST = (
+    "Add Sub Mul Div Pow Where Equal Less Greater LessOrEqual GreaterOrEqual And Or Min Max Mod"
+)
 _SHAPES: dict[str, Callable[[Node, Dims], Shape | None]] = {
     **dict.fromkeys(_SAME.split(), _same),
     **dict.fromkeys(_BROADCAST.split(), _elementwise),
     "Reshape": _reshape, "Transpose": _transpose, "MatMul": _matmul, "Concat": _concat,
     "Unsqueeze": _unsqueeze, "Squeeze": _squeeze, "Gather": _gather, "Expand": _expand,
-    "ConstantOfShape": _from_numbers,
+    "ConstantOfShape": _from_numbers, "Slice": _taken, "Range": _counted, "Tile": _tiled,
+    "Flatten": _flattened, "GatherElements": _indices, "Einsum": _einsum,
+    **dict.fromkeys(("ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "ReduceL2"), _reduced),
 }  # fmt: skip
 
 
@@ -252,7 +340,9 @@ def _through(function: Callable[[Node, list[np.ndarray]], np.ndarray]) -> Callab
 
 def _slice(node: Node, arrays: list[np.ndarray]) -> np.ndarray:
     data, start, end = arrays[0], int(arrays[1].item()), int(arrays[2].item())
-    axis, step = (int(a.item()) for a in (*arrays[3:], *([np.array(0), np.array(1)][len(arrays) - 3 :])))
+    axis, step = (
+        int(a.item()) for a in (*arrays[3:], *([np.array(0), np.array(1)][len(arrays) - 3 :]))
+    )
     if axis % data.ndim:
         raise ArithmeticError("not along the first axis")
     return data[slice(start, end, step)]
@@ -295,7 +385,9 @@ _NUMBERS: dict[str, Callable[[Node, Dims], np.ndarray | None]] = {
     "Slice": _through(_slice),
     "Concat": _through(lambda node, a: np.concatenate(a, attribute(node, "axis"))),
     "Unsqueeze": _through(lambda node, a: np.expand_dims(a[0], tuple(int(i) for i in a[1]))),
-    "Squeeze": _through(lambda node, a: np.squeeze(a[0], *(tuple(map(int, axes)) for axes in a[1:]))),
+    "Squeeze": _through(
+        lambda node, a: np.squeeze(a[0], *(tuple(map(int, axes)) for axes in a[1:]))
+    ),
     "Reshape": _through(lambda node, a: a[0].reshape([int(n) for n in a[1]])),
     "Identity": _through(lambda node, a: a[0]),
     "Cast": _cast,
@@ -305,6 +397,8 @@ _NUMBERS: dict[str, Callable[[Node, Dims], np.ndarray | None]] = {
     "Div": _each(_truncated),
     "Equal": _each(_equal),
     "Where": _where,
-    "ReduceProd": _through(lambda node, a: a[0].prod(keepdims=bool(attribute(node, "keepdims", 1)))),
+    "ReduceProd": _through(
+        lambda node, a: a[0].prod(keepdims=bool(attribute(node, "keepdims", 1)))
+    ),
     "Expand": _through(lambda node, a: np.broadcast_to(a[0], tuple(int(n) for n in a[1]))),
 }

@@ -145,7 +145,8 @@ _OTHERS: dict[str, Callable[[Node, Arrays], np.ndarray]] = {
     "ConstantOfShape": _constant_of_shape,
     "Expand": lambda node, a: _expand(a[0], a[1]),  # type: ignore[arg-type]
     "Shape": lambda node, a: np.array(
-        a[0].shape[attribute(node, "start", 0) : attribute(node, "end")], np.int64  # type: ignore
+        a[0].shape[attribute(node, "start", 0) : attribute(node, "end")],
+        np.int64,  # type: ignore
     ),
     "Size": lambda node, a: np.array(a[0].size, np.int64),  # type: ignore[union-attr]
 }

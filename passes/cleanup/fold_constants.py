@@ -136,7 +136,9 @@ def _layout_result(node: Node) -> list[onnx_ir.TensorProtocol] | None:
     arrays = [None, *rest]
     if node.op_type == "Cast":
         dtype = onnx_ir.DataType(attribute(node, "to"))
-        if not (source.dtype.is_floating_point() and dtype.is_floating_point() and dtype.bitwidth >= 16):
+        if not (
+            source.dtype.is_floating_point() and dtype.is_floating_point() and dtype.bitwidth >= 16
+        ):
             return None
         return [_later(lambda: cast(source.numpy(), dtype_of(dtype)), dtype, source.shape.numpy())]
     dummy = np.broadcast_to(np.zeros((), np.int8), source.shape.numpy())

@@ -7,7 +7,7 @@ import numpy as np
 from ir.graph import Node, attribute, constant
 from passes.core import Ctx
 
-from .dims import Dims, Shape
+from .dims import Dims, Shape, reshaped
 from .symbols import Poly
 from .walk import drop_unread
 
@@ -21,6 +21,14 @@ def reshape_target(source: Shape | None, wanted: list, *, allowzero: bool) -> li
     """
     if allowzero and 0 in [n for n in wanted if isinstance(n, int)]:
         return None
+    found = _copies_and_one(source, wanted)
+    if found is None and source is not None and -1 in wanted:
+        solved = reshaped(source, np.array(wanted, object), allowzero=allowzero)
+        found = _copies_and_one(source, list(solved))
+    return found
+
+
+def _copies_and_one(source: Shape | None, wanted: list) -> list[int] | None:
     result = []
     for axis, size in enumerate(wanted):
         if isinstance(size, int):
@@ -87,10 +95,15 @@ def simplify_shape_input(node: Node, ctx: Ctx, dims: Dims) -> bool:
     numbers = dims.numbers(old)
     if numbers is None or numbers.ndim != 1 or not any(isinstance(n, Poly) for n in numbers):
         return False
-    found = _found(node, dims, list(numbers))
+    try:
+        found = _found(node, dims, list(numbers))
+    except (ArithmeticError, IndexError, TypeError):
+        return False  # the sizes contradict each other, or their quotient has no name
     if found is None:
         return False
-    value = ctx.edit.constant(np.array(found, np.int64), f"{node.outputs[0].name}.{node.op_type}", at=node)
+    value = ctx.edit.constant(
+        np.array(found, np.int64), f"{node.outputs[0].name}.{node.op_type}", at=node
+    )
     if node.op_type == "Reshape":
         ctx.edit.attribute(node, "allowzero", None)
     ctx.edit.set_input(node, at, value)

@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+
 @dataclass(frozen=True)
 class Poly:
     """A sum of `coefficient * product of names`. Names stand for sizes, so they are >= 0.
@@ -75,7 +76,9 @@ class Poly:
         return all(n > 0 for _, n in self.terms)
 
     def __str__(self) -> str:
-        return "+".join("*".join([*([str(n)] if n != 1 else []), *names]) for names, n in self.terms)
+        return "+".join(
+            "*".join([*([str(n)] if n != 1 else []), *names]) for names, n in self.terms
+        )
 
 
 def _terms(value: int | Poly) -> tuple[tuple[tuple[str, ...], int], ...]:
@@ -113,6 +116,10 @@ def differ(a: int | Poly, b: int | Poly) -> bool:
         return gap != 0
     # A sum of non-negative terms plus a positive constant is never zero (nor is its negative).
     for side in (gap, -gap):
-        if isinstance(side, Poly) and side.nonnegative and any(not names for names, _ in side.terms):
+        if (
+            isinstance(side, Poly)
+            and side.nonnegative
+            and any(not names for names, _ in side.terms)
+        ):
             return True
     return False

@@ -1,5 +1,6 @@
 """The text form reads back as the very same graph, and wrong text is refused with a place."""
 
+# ruff: noqa: E501 (graph texts have one line a value)
 import re
 import time
 
@@ -69,6 +70,10 @@ def canonical(model):
         for field, value in message.ListFields():
             if field.name == "doc_string":
                 continue
+            if field.name == "metadata_props":
+                value = [item for item in value if item.key.startswith(("ptqc.", "quant."))]
+                if not value:
+                    continue
             many = field.is_repeated if hasattr(field, "is_repeated") else field.label == 3
             if field.message_type is not None:
                 value = [plain(item) for item in value] if many else plain(value)
@@ -409,9 +414,10 @@ def test_damaged_text_never_ends_in_anything_but_the_clean_error(data):
     try:
         model = ir.parse("".join(pieces))
     except VerifyError as error:
-        assert re.search(r"line \d+, column \d+", str(error))
+        place = re.search(r"line \d+, column \d+", str(error))
     else:
-        assert ir.show(ir.parse(ir.show(model), tensors=store(model))) == ir.show(model)
+        place = ir.show(ir.parse(ir.show(model), tensors=store(model))) == ir.show(model)
+    assert place
 
 
 @settings(max_examples=200, deadline=None)

@@ -9,7 +9,8 @@ from passes.rounding import limits
 
 
 def saturating_products(x: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """x u8 [T, K] times rows i8 [N, K] as x86 without VNNI computes it: pairs saturate to 16 bits."""
+    """x u8 [T, K] times rows i8 [N, K] as x86 without VNNI computes it: pairs saturate to 16
+    bits."""
     out = np.zeros((len(x), len(rows)), np.int64)
     for k in range(0, x.shape[1], 2):
         pair = x[:, k, None].astype(np.int64) * rows[:, k]

@@ -9,7 +9,11 @@ from backends.torch.ops import (  # noqa: F401
     norm,
     pool,
     quantize,
+    random,
+    recurrent,
     reduce,
     resize,
+    sequence,
     shape,
+    signal,
 )

@@ -19,9 +19,7 @@ _FLOAT8_CODES = {ONNX_TYPES[dtype] for dtype in FLOAT8}
 
 
 @op("Cast")
-def cast(
-    x: Any, *, to: int, saturate: int = 1, round_mode: str = "up", site: Site
-) -> Tensor:
+def cast(x: Any, *, to: int, saturate: int = 1, round_mode: str = "up", site: Site) -> Tensor:
     return convert(x, DataType(to), bool(saturate), round_mode, site)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from torch import Tensor
 
 from backends.torch.ops.linear import centred
@@ -102,7 +102,9 @@ def conv_transpose(
     return _cropped(y, pads, grow, bias)
 
 
-def _cropped(y: Tensor, pads: tuple[int, ...], grow: tuple[int, ...], bias: Tensor | None) -> Tensor:
+def _cropped(
+    y: Tensor, pads: tuple[int, ...], grow: tuple[int, ...], bias: Tensor | None
+) -> Tensor:
     """Take `pads` away on both sides and add `grow` at the ends (where only the bias falls)."""
     rank = len(grow)
     ends = [g - p for g, p in zip(grow, pads[rank:], strict=True)]

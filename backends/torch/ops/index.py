@@ -37,12 +37,12 @@ def gather_elements(x: Tensor, index: Tensor, *, axis: int = 0) -> Tensor:
 @op("GatherND")
 def gather_nd(x: Tensor, index: Tensor, *, batch_dims: int = 0) -> Tensor:
     depth = index.shape[-1]
-    places = [
-        _positive(part, x.shape[batch_dims + i]) for i, part in enumerate(index.unbind(-1))
-    ]
+    places = [_positive(part, x.shape[batch_dims + i]) for i, part in enumerate(index.unbind(-1))]
     lead = index.shape[:batch_dims]
     batch = [
-        torch.arange(n, device=x.device).reshape([-1 if j == i else 1 for j in range(index.dim() - 1)])
+        torch.arange(n, device=x.device).reshape(
+            [-1 if j == i else 1 for j in range(index.dim() - 1)]
+        )
         for i, n in enumerate(lead)
     ]
     assert len(places) == depth
@@ -116,7 +116,8 @@ def unique(
         rank = np.argsort(order)
         values = np.take(values, order, 0 if axis is None else axis)
         first, counts, inverse = first[order], counts[order], rank[inverse]
-    return to_torch(values), *(torch.from_numpy(a.astype(np.int64)) for a in (first, inverse, counts))
+    one, two, three = (torch.from_numpy(a.astype(np.int64)) for a in (first, inverse, counts))
+    return to_torch(values), one, two, three
 
 
 @op("ReverseSequence")
@@ -134,7 +135,12 @@ def reverse_sequence(
 
 @op("TensorScatter")
 def tensor_scatter(
-    past: Tensor, update: Tensor, start: Tensor | None = None, *, axis: int = -2, mode: str = "linear"
+    past: Tensor,
+    update: Tensor,
+    start: Tensor | None = None,
+    *,
+    axis: int = -2,
+    mode: str = "linear",
 ) -> Tensor:
     """Write `update` into a cache along `axis`, from `start[batch]` on."""
     size, count = past.shape[axis], update.shape[axis]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from torch import Tensor
 
 from backends.torch.table import op
@@ -22,13 +22,13 @@ def gemm(
     *,
     alpha: float = 1.0,
     beta: float = 1.0,
-    transA: int = 0,  # noqa: N803
-    transB: int = 0,  # noqa: N803
+    transA: int = 0,
+    transB: int = 0,
 ) -> Tensor:
     a = a.T if transA else a
     if alpha == 1.0 and beta == 1.0:
         weight = b if transB else b.T
-        if c is None or c.dim() == 1 and c.shape[0] == weight.shape[0]:
+        if c is None or (c.dim() == 1 and c.shape[0] == weight.shape[0]):
             return F.linear(a, weight, c)
     y = torch.matmul(a, b.T if transB else b)
     y = y if alpha == 1.0 else _scaled(y, alpha)

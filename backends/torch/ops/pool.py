@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from torch import Tensor
 
 from backends.torch.ops.conv import Ints, resolve_pads, split_pads
@@ -71,7 +71,7 @@ def max_pool(
     site: Site,
 ) -> Tensor | tuple[Tensor, Tensor]:
     layout = (x, kernel_shape, strides, dilations, pads, auto_pad, ceil_mode)
-    strides, dilations, declared, grown = _laid_out(*layout)
+    strides, dilations, _, grown = _laid_out(*layout)
     rank = len(kernel_shape)
     plain = x.is_floating_point() and site.outputs == 1 and rank <= 3
     inner, extra = split_pads(grown)
@@ -178,7 +178,9 @@ def max_unpool(
         (n - 1) * s + k - pads[i] - pads[rank + i]
         for i, (n, s, k) in enumerate(zip(x.shape[2:], strides, kernel_shape, strict=True))
     ]
-    pooled = [*x.shape[:2], *sizes]
-    out = shape.tolist() if shape is not None else pooled
-    flat = torch.zeros(math.prod(out), dtype=x.dtype, device=x.device)
-    return flat.scatter(0, places.flatten(), x.flatten()).reshape(out)
+    flat = torch.zeros(math.prod(x.shape[:2]) * math.prod(sizes), dtype=x.dtype, device=x.device)
+    y = flat.scatter(0, places.flatten(), x.flatten()).reshape(*x.shape[:2], *sizes)
+    if shape is None:
+        return y
+    ends = [n - size for n, size in zip(shape.tolist()[2:], sizes, strict=True)]
+    return F.pad(y, [n for end in reversed(ends) for n in (0, end)])

@@ -157,9 +157,7 @@ def dynamic_quantize_linear(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return codes, scale, zero
 
 
-def _requantize(
-    sums: Tensor, factor: Tensor, zero: Tensor, code: DataType
-) -> Tensor:
+def _requantize(sums: Tensor, factor: Tensor, zero: Tensor, code: DataType) -> Tensor:
     return encode(sums.to(factor.dtype) * factor, torch.ones((), dtype=factor.dtype), zero, code)
 
 

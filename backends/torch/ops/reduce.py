@@ -113,10 +113,8 @@ for _name, _fn in REDUCERS.items():
 def _arg(x: Tensor, axis: int, keepdims: int, last: int, name: str) -> Tensor:
     twin = getattr(np, name)  # numpy promises the first of equals, torch does not
     array = x.detach().to(torch.float32 if x.dtype is torch.bfloat16 else x.dtype).cpu().numpy()
-    if last:
-        found = array.shape[axis] - 1 - twin(np.flip(array, axis), axis)
-    else:
-        found = twin(array, axis)
+    found = twin(np.flip(array, axis) if last else array, axis)
+    found = array.shape[axis] - 1 - found if last else found
     found = np.expand_dims(found, axis) if keepdims else np.asarray(found)
     return torch.from_numpy(found.astype(np.int64)).to(x.device)
 
@@ -174,6 +172,6 @@ def top_k(
     """Always sorted and stable: of equals, the lower index comes first."""
     count = int(k)
     wide = x.to(torch.int64) if x.dtype in UNSIGNED else x
-    order = torch.sort(wide, axis, descending=bool(largest), stable=True).indices
+    order = torch.sort(wide, dim=axis, descending=bool(largest), stable=True).indices
     order = order.narrow(axis, 0, count)
     return torch.gather(wide, axis, order).to(x.dtype), order

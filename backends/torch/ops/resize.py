@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from torch import Tensor
 
 from backends.torch.table import Site, op
@@ -45,12 +45,21 @@ def resize(
         if out[i] == x.shape[dim] and ratio[i] == 1.0 and not crop:
             continue
         places = source_places(
-            out[i], x.shape[dim], ratio[i], coordinate_transformation_mode,
+            out[i],
+            x.shape[dim],
+            ratio[i],
+            coordinate_transformation_mode,
             (corners[i], corners[half + i]) if crop else (0.0, 1.0),
         )
         weights = interpolation(
-            places, x.shape[dim], ratio[i], mode.removesuffix("ic") if False else mode,
-            nearest_mode, cubic_coeff_a, bool(exclude_outside), bool(antialias),
+            places,
+            x.shape[dim],
+            ratio[i],
+            mode,
+            nearest_mode,
+            cubic_coeff_a,
+            bool(exclude_outside),
+            bool(antialias),
         )
         x = _apply(x, dim, weights, mode)
         if crop:
@@ -129,7 +138,7 @@ def interpolation(
     start = np.floor(places) - math.ceil(reach) + 1
     taps = start[:, None] + np.arange(2 * math.ceil(reach))
     value = kernel(np.abs((places[:, None] - taps) * stretch))
-    if exclude or antialias and mode == "linear" and False:
+    if exclude:
         value = np.where((taps < 0) | (taps >= size), 0, value)
     value = value / value.sum(1, keepdims=True)
     for column in range(taps.shape[1]):
@@ -163,7 +172,7 @@ def _apply(x: Tensor, dim: int, weights: np.ndarray, mode: str) -> Tensor:
         return x.index_select(dim, torch.from_numpy(weights.argmax(1)).to(x.device))
     matrix = torch.from_numpy(weights).to(x.device)
     wide = x if x.is_floating_point() else x.to(torch.float64)
-    y = torch.tensordot(wide, matrix.to(wide.dtype), dims=([dim], [1])).movedim(-1, dim)
+    y = torch.matmul(wide.movedim(dim, -1), matrix.to(wide.dtype).T).movedim(-1, dim)
     return y if x.is_floating_point() else torch.round(y).to(x.dtype)
 
 

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from torch import Tensor
 
 from backends.torch.ops.unsigned import UNSIGNED, widened
@@ -44,9 +44,11 @@ def flatten(x: Tensor, *, axis: int = 1) -> Tensor:
 
 
 @op("Squeeze")
-def squeeze(x: Tensor, axes_in: Tensor | None = None, *, axes: tuple[int, ...] | None = None) -> Tensor:
+def squeeze(
+    x: Tensor, axes_in: Tensor | None = None, *, axes: tuple[int, ...] | None = None
+) -> Tensor:
     if axes_in is not None:
-        axes = tuple(axes_in.tolist())
+        axes = tuple(axes_in.reshape(-1).tolist())
     if axes is None:
         return x.squeeze()
     if any(x.shape[axis] != 1 for axis in axes):
@@ -57,7 +59,7 @@ def squeeze(x: Tensor, axes_in: Tensor | None = None, *, axes: tuple[int, ...] |
 @op("Unsqueeze")
 def unsqueeze(x: Tensor, axes_in: Tensor | None = None, *, axes: tuple[int, ...] = ()) -> Tensor:
     if axes_in is not None:
-        axes = tuple(axes_in.tolist())
+        axes = tuple(axes_in.reshape(-1).tolist())
     rank = x.dim() + len(axes)
     for axis in sorted(axis % rank for axis in axes):
         x = x.unsqueeze(axis)
@@ -76,8 +78,13 @@ def concat(*inputs: Tensor, axis: int) -> Tensor:
 
 @op("Split")
 def split(
-    x: Tensor, sizes: Tensor | None = None, *, axis: int = 0, num_outputs: int | None = None,
-    split: tuple[int, ...] | None = None, site: Site,
+    x: Tensor,
+    sizes: Tensor | None = None,
+    *,
+    axis: int = 0,
+    num_outputs: int | None = None,
+    split: tuple[int, ...] | None = None,
+    site: Site,
 ) -> tuple[Tensor, ...]:
     if sizes is not None:
         return torch.split(x, sizes.tolist(), axis)
@@ -103,7 +110,7 @@ def slice_(
     for dim, first, stop, step in zip(dims, firsts, stops, strides, strict=True):
         size = x.shape[dim]
         if step < 0:  # torch has no negative steps: take the same elements from the front, flip
-            picked = range(size)[_negative(first, stop, step, size)]
+            picked = range(size)[first:stop:step]
             if not picked:
                 x = x.narrow(dim, 0, 0)
                 continue
@@ -112,15 +119,6 @@ def slice_(
             first, stop, _ = slice(first, stop, step).indices(size)
             x = _stepped(x, dim, first, max(first, stop), step)
     return x
-
-
-def _negative(first: int, stop: int, step: int, size: int) -> slice:
-    """A backward slice where a stop below -size means 'through the first element'."""
-    first = min(first + size if first < 0 else first, size - 1)
-    stop = stop + size if stop < 0 else stop
-    return slice(max(first, 0) if first >= 0 else 0, stop if stop >= 0 else None, step) if (
-        first >= 0
-    ) else slice(0, 0, step)
 
 
 def _stepped(x: Tensor, dim: int, first: int, stop: int, step: int) -> Tensor:
@@ -166,7 +164,6 @@ def pad(
 
 def _pad_by_index(x: Tensor, dim: int, before: int, after: int, mode: str) -> Tensor:
     size = x.shape[dim]
-    places = np.arange(max(-before, 0) - max(before, 0), size + after)
     places = np.arange(-before, size + after)
     if mode == "edge":
         places = places.clip(0, size - 1)

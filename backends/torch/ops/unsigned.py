@@ -28,6 +28,8 @@ def or_numpy(fn: Callable[..., Any], twin: Callable[..., Any]) -> Callable[..., 
 
 def widened(tensor: torch.Tensor) -> torch.Tensor:
     """An unsigned tensor as int64 (uint64 keeps its bits), any other as it is."""
-    return tensor.view(torch.int64) if tensor.dtype is torch.uint64 else (
-        tensor.to(torch.int64) if tensor.dtype in UNSIGNED else tensor
+    return (
+        tensor.view(torch.int64)
+        if tensor.dtype is torch.uint64
+        else (tensor.to(torch.int64) if tensor.dtype in UNSIGNED else tensor)
     )

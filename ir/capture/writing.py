@@ -41,6 +41,8 @@ def save(
     the disk is full, the folder is missing or not writable, or one file would pass 2 GB.
     """
     target = Path(os.path.realpath(path))
+    if target.exists() and not target.is_file():
+        raise OutputError("the place is taken by something that is not a plain file", at=path)
     if external == "auto":
         external = _inline_bytes(model) > _LARGEST_INLINE
     try:
@@ -90,15 +92,15 @@ def _save_split(model: ir.Model, target: Path) -> None:
             value.const_value = _reference(value, data.name, places)
         content = _serialise(ir.to_proto(copy))
         fresh = not data.exists()
-        try:
-            stage.commit(data)
-            with _staged(target.parent, target.name) as model_stage:
-                model_stage.file.write(content)
+        with _staged(target.parent, target.name) as model_stage:
+            model_stage.file.write(content)
+            try:
+                stage.commit(data)
                 model_stage.commit(target)
-        except BaseException:
-            if fresh:
-                data.unlink(missing_ok=True)
-            raise
+            except BaseException:
+                if fresh and not model_stage.is_at(target):
+                    data.unlink(missing_ok=True)
+                raise
 
 
 def _append(file: BinaryIO, content: bytes, digest: hashlib._Hash) -> tuple[int, int]:
@@ -143,6 +145,11 @@ class _Stage:
                 os.fsync(folder)
             finally:
                 os.close(folder)
+
+    def is_at(self, target: Path) -> bool:
+        """The file has got its final name, however `commit` ended."""
+        mine = os.fstat(self.file.fileno())
+        return target.exists() and os.path.samestat(mine, target.stat())
 
 
 @contextlib.contextmanager

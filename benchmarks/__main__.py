@@ -1,0 +1,28 @@
+"""`python -m benchmarks [FAMILY ...]`: every family, or those named, each with its defaults."""
+
+from __future__ import annotations
+
+import sys
+
+from benchmarks import cleanup, memory, saturation, scaling, w8a8
+
+FAMILIES = {
+    "w8a8": w8a8,
+    "saturation": saturation,
+    "cleanup": cleanup,
+    "scaling": scaling,
+    "memory": memory,
+}
+
+
+def main() -> None:
+    names = sys.argv[1:] or list(FAMILIES)
+    unknown = [name for name in names if name not in FAMILIES]
+    if unknown:
+        sys.exit(f"no family is called {', '.join(unknown)}; there are {', '.join(FAMILIES)}")
+    for name in names:
+        FAMILIES[name].main([])
+
+
+if __name__ == "__main__":
+    main()

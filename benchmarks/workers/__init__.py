@@ -1,0 +1,1 @@
+"""One small script per quantizer, run in that quantizer's own environment: see protocol.py."""

@@ -1,0 +1,1 @@
+"""Which layer gets which format: measured, never guessed from a name."""
