@@ -14,7 +14,7 @@ from .qtype import QType
 
 
 class Edit:
-    """One step's changes to one graph. `by` is stamped on every node it makes; `changes` counts them.
+    """One step's changes to one graph: `by` is stamped on new nodes, `changes` counts all.
 
     A value that takes another's place takes its name as well: the name says what the value means.
     """
@@ -34,8 +34,8 @@ class Edit:
     ) -> Value:
         """A new initializer of the main graph (visible in every body).
 
-        `at` is the node that will read it, or whose place it takes: inside a local function, which sees
-        no initializer, a Constant node is put before it instead.
+        `at` is the node that will read it, or whose place it takes: inside a local function, which
+        sees no initializer, a Constant node is put before it instead.
         """
         tensor = (
             onnx_ir.tensor(np.asarray(data, order="C")) if isinstance(data, np.ndarray) else data

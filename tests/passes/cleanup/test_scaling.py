@@ -30,9 +30,7 @@ def transformer(layers):
         nodes.append(node)
         return node.outputs[0]
 
-    x = source = onnx_ir.val(
-        "x", onnx_ir.DataType.FLOAT, onnx_ir.Shape(["b", "s", width])
-    )
+    x = source = onnx_ir.val("x", onnx_ir.DataType.FLOAT, onnx_ir.Shape(["b", "s", width]))
     zero, one = value(np.array(0), "zero"), value(np.array(1), "one")
     axis = value(np.array([0]), "axis")
     heads = value(np.array([2, width // 2]), "heads")
