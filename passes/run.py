@@ -265,7 +265,7 @@ def _cut(feeds: dict[str, np.ndarray], size: int) -> dict[str, np.ndarray]:
 
 
 def _to_be_rounded(graph: Graph) -> bool:
-    """Whether a weight is still encoded at run time: slow to evaluate, and never what is deployed."""
+    """Whether a weight is still encoded at run time: slow, and never what is deployed."""
     return any(
         ops.is_op(node, "Encode") and constant(node.inputs[0]) is not None for node in nodes(graph)
     )
