@@ -47,4 +47,5 @@ class Target(ABC):
 
     @abstractmethod
     def open(self, model, threads: int = 0):
-        """A session of a built model (a graph, or the path of one): `.run(feeds) -> {output: array}`."""
+        """A session of a built model (a graph, or the path of one): `.run(feeds) -> {output:
+        array}`."""
