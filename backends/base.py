@@ -1,4 +1,5 @@
-"""What a target is: which integer kernels it really has, and how a graph becomes an artifact there."""
+"""What a target is: which integer kernels it really has, and how a graph becomes an artifact
+there."""
 
 from __future__ import annotations
 
@@ -19,7 +20,8 @@ class Verdict:
     reason: str = ""
     """Why not (ok is False), in words a user can act on."""
     limit: str = ""
-    """A rule that the weight's codes must keep for the kernel to be right (passes/rounding/limits.py)."""
+    """A rule that the weight's codes must keep for the kernel to be right
+    (passes/rounding/limits.py)."""
     float_output: bool = False
     """The kernel writes floats itself: it needs no codes on its output."""
     weights: bool = False
@@ -45,4 +47,5 @@ class Target(ABC):
 
     @abstractmethod
     def open(self, model, threads: int = 0):
-        """A session of a built model (a graph, or the path of one): `.run(feeds) -> {output: array}`."""
+        """A session of a built model (a graph, or the path of one): `.run(feeds) -> {output:
+        array}`."""

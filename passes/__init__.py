@@ -16,7 +16,18 @@ if TYPE_CHECKING:
     from .report import Report
     from .run import Check, Result, run
 
-__all__ = ["Check", "Ctx", "Effect", "Pass", "Pipeline", "Report", "Result", "Stat", "register", "run"]
+__all__ = [
+    "Check",
+    "Ctx",
+    "Effect",
+    "Pass",
+    "Pipeline",
+    "Report",
+    "Result",
+    "Stat",
+    "register",
+    "run",
+]
 
 _HOMES = {
     **dict.fromkeys(("Ctx", "Effect", "Pass", "Stat", "register"), "core"),

@@ -1,7 +1,8 @@
-"""Where a quantized model loses: every value that both models name, and what keeping a layer float wins back.
+"""Where a quantized model loses: every value that both models name, and what keeping a layer float
+wins back.
 
-Values are matched by name, which says what a value means (docs/architecture.md), so the two graphs may
-be at any stages. Batches are walked one at a time; only one batch's float values are held.
+Values are matched by name, which says what a value means (docs/architecture.md), so the two graphs
+may be at any stages. Batches are walked one at a time; only one batch's float values are held.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ class ValueGap:
 
 @dataclass(frozen=True)
 class WinBack:
-    """What keeping one layer float would give: SQNR of the outputs, and the selector that says so."""
+    """What keeping one layer float would give: SQNR of the outputs, and the selector that says
+    so."""
 
     layer: str
     op: str
@@ -49,9 +51,7 @@ class WinBack:
         return f"value:{self.layer}"
 
 
-def compare(
-    float_graph: Graph, quantized: Graph, batches: Iterable[Feeds]
-) -> list[ValueGap]:
+def compare(float_graph: Graph, quantized: Graph, batches: Iterable[Feeds]) -> list[ValueGap]:
     """SQNR and cosine of every float value that both graphs compute, worst first."""
     reference, tested = Executor(float_graph), Executor(quantized)
     makers = {v.name: n for n in nodes(quantized) for v in n.outputs if v.name}
@@ -104,8 +104,8 @@ def win_back(
 ) -> list[WinBack]:
     """Each quantized layer made float again, alone, and the outputs measured: most won back first.
 
-    One run of the data per layer. `limit`: only the layers whose own output is worst. The quantized graph may
-    be coded or lowered: a layer is found by the names of what it reads and writes.
+    One run of the data per layer. `limit`: only the layers whose own output is worst. The quantized
+    graph may be coded or lowered: a layer is found by the names of what it reads and writes.
     """
     held = [dict(feeds) for feeds in batches]
     reference = [Executor(float_graph).run(feeds) for feeds in held]
@@ -160,17 +160,21 @@ def with_float_layer(quantized: Graph, layer: Layer) -> Graph:
     """A copy of the quantized graph where a layer is computed as in the float model."""
     copy = clone(quantized)
     edit = Edit(copy, by="float layer")
-    values = {v.name: v for n in nodes(copy) for v in n.outputs} | {v.name: v for v in copy.graph.inputs}
+    values = {v.name: v for n in nodes(copy) for v in n.outputs} | {
+        v.name: v for v in copy.graph.inputs
+    }
     before = values[layer.end]
     made, after = values, before.producer()
     assert after is not None
     for node in layer.nodes:
         inputs = [
-            None if value is None
-            else edit.constant(tensor.numpy(), f"{value.name}.float") if (tensor := constant(value)) is not None
+            None
+            if value is None
+            else edit.constant(tensor.numpy(), f"{value.name}.float")
+            if (tensor := constant(value)) is not None
             else made[value.name]
             for value in node.inputs
-        ]  # fmt: skip
+        ]
         after = edit.node(
             node.op_type, inputs, like=f"{layer.name}.float", domain=node.domain, after=after
         )

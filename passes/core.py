@@ -1,10 +1,11 @@
 """The whole protocol of a pass on one screen: Pass, Effect, Stat, Ctx, and what run() promises it.
 
-A pass is a frozen dataclass whose fields are its options. It declares what it takes, needs and spoils;
-the manager checks every one of these claims, so a pass does only its own work:
+A pass is a frozen dataclass whose fields are its options. It declares what it takes, needs and
+spoils; the manager checks every one of these claims, so a pass does only its own work:
 
-    run(graph, ctx): change `graph` (a clone, all yours) through `ctx.edit`; tell `ctx.did(site)` for every
-    site changed and `ctx.skip(site, reason)` for every site refused. Zero sites is the manager's business.
+    run(graph, ctx): change `graph` (a clone, all yours) through `ctx.edit`; tell `ctx.did(site)`
+    for every site changed and `ctx.skip(site, reason)` for every site refused. Zero sites is the
+    manager's business.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""Put Encode and Decode where the target's integer kernels want them, and say why for every layer."""
+"""Put Encode and Decode where the target's integer kernels want them, and say why for every
+layer."""
 
 from __future__ import annotations
 
@@ -33,12 +34,15 @@ class Place(Pass):
               -->
               y = Decode(Encode(x, sx, zx), sx, zx) @ Decode(Encode(w, sw), sw)
     shapes:   w pattern is written for a K x N matrix (K inputs, N outputs) whatever the op's layout
-    options:  w, a: QTypes of weights and activations, `none` for float; dynamic: scales of activations
-              computed at run time (a Scale node) instead of calibrated; keep: selectors of layers that stay
-              float (passes/select.py); carriers: whether Add, Concat and pooling between kernels carry codes
+    options:  w, a: QTypes of weights and activations, `none` for float; dynamic: scales of
+              activations computed at run time (a Scale node) instead of calibrated; keep: selectors
+              of layers that stay float (passes/select.py); carriers: whether Add, Concat and
+              pooling between kernels carry codes
     error:    rounding of every coded value; the report gives SQNR per output
-    raises:   PassError when a range was not collected; skips, with the target's reason, what it cannot run
-    source:   placement by kernels; the axes transform x format x rounding x allocation of docs/architecture.md
+    raises:   PassError when a range was not collected; skips, with the target's reason, what it
+              cannot run
+    source:   placement by kernels; the axes transform x format x rounding x allocation of
+              docs/architecture.md
     """
 
     name: ClassVar[str] = "place"
@@ -95,11 +99,16 @@ class Place(Pass):
         assert self.a is not None
         if self.dynamic:
             where = {"after": producer} if producer is not None else {}
-            return list(ctx.edit.quant("Scale", self.a, [value], like=value.name or "x", **where).outputs)
+            return list(
+                ctx.edit.quant("Scale", self.a, [value], like=value.name or "x", **where).outputs
+            )
         low, high = collected_range(ctx, value.name or "")
         fixed = FIXED_RANGES.get(producer.op_type if producer is not None else "")
         if fixed is not None:
-            low, high = (low if fixed[0] is None else fixed[0]), (high if fixed[1] is None else fixed[1])
+            low, high = (
+                (low if fixed[0] is None else fixed[0]),
+                (high if fixed[1] is None else fixed[1]),
+            )
         scale, zero = integer.scale_and_zero(low, high, self.a)
         parts = [ctx.edit.constant(np.asarray(scale), f"{value.name}.scale")]
         if zero is not None:
@@ -135,7 +144,9 @@ def _written(producer: Node, made: Plan) -> bool:
     if id(producer) in made.integer:
         return True
     before = producer.inputs[0].producer() if producer.inputs and producer.inputs[0] else None
-    return producer.op_type in ("Relu", "Clip") and before is not None and id(before) in made.integer
+    return (
+        producer.op_type in ("Relu", "Clip") and before is not None and id(before) in made.integer
+    )
 
 
 def _where(producer: Node | None, parts: list[Value], first: Node) -> dict[str, Node]:

@@ -1,10 +1,12 @@
-"""Which values carry codes: a pure plan over the graph, made from what the target's kernels really do.
+"""Which values carry codes: a pure plan over the graph, made from what the target's kernels really
+do.
 
-A *kernel* is a linear layer that the target runs on integers. Its input needs codes; its output does only
-when the kernel cannot write floats itself. A *carrier* is a node that the target can also run on codes (Add,
-Concat, pooling): it is taken into the integer domain when everything it reads and somebody who reads it is
-there already, for then its codes cost nothing and leaving the domain would. Everything else stays float:
-quantizing every op is what loses up to 57 dB on real models (measured on peers).
+A *kernel* is a linear layer that the target runs on integers. Its input needs codes; its output
+does only when the kernel cannot write floats itself. A *carrier* is a node that the target can also
+run on codes (Add, Concat, pooling): it is taken into the integer domain when everything it reads
+and somebody who reads it is there already, for then its codes cost nothing and leaving the domain
+would. Everything else stays float: quantizing every op is what loses up to 57 dB on real models
+(measured on peers).
 """
 
 from __future__ import annotations
@@ -67,6 +69,9 @@ def plan(
         if id(site.node) in kept:
             made.refused.append((site.node, f"kept float by '{kept[id(site.node)]}'"))
             continue
+        if weight is not None and not site.fits(weight):
+            made.refused.append((site.node, "its weight has several input axes to cut into groups"))
+            continue
         verdict = target.supports(site.node, activation, site.qtype(weight) if weight else None)
         if not verdict.ok and verdict.weights and weight is not None:
             made.light[id(site.node)] = (site, verdict.reason)
@@ -104,7 +109,8 @@ def fused_output(value: Value) -> Value:
 
 
 def _add_carriers(graph: Graph, target: Target, activation: QType, made: Plan, masked) -> None:
-    """Take carriers in, front to back until nothing changes, then drop those nobody integer reads."""
+    """Take carriers in, front to back until nothing changes, then drop those nobody integer
+    reads."""
     possible = [
         n for n in nodes(graph)
         if id(n) not in made.kernels and target.supports(n, activation, None).ok

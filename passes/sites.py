@@ -14,7 +14,8 @@ from ir.qtype import QType
 
 @dataclass(frozen=True)
 class Linear:
-    """y = x W (+ bias). `inputs` are the axes of W that are summed over, `output` the axis of y's channels."""
+    """y = x W (+ bias). `inputs` are the axes of W that are summed over, `output` the axis of y's
+    channels."""
 
     node: Node
     x: Value
@@ -31,6 +32,10 @@ class Linear:
     def y(self) -> Value:
         return self.node.outputs[0]
 
+    def fits(self, pattern: QType) -> bool:
+        """Whether `pattern` leaves the inputs whole, or there is only one axis of them to cut."""
+        return len(pattern.block) != 2 or pattern.block[0] <= 1 or len(self.inputs) == 1
+
     def qtype(self, pattern: QType) -> QType:
         """`pattern`, written for a K x N matrix, in the layout of this weight."""
         if pattern.per_tensor:
@@ -41,7 +46,7 @@ class Linear:
                 hint="two block sizes: along the inputs, along the outputs, as in i8@0x1*f32",
             )
         along, across = pattern.block
-        if along > 1 and len(self.inputs) > 1:
+        if not self.fits(pattern):
             raise PipelineError(f"{pattern} cuts several input axes into groups")
         axes = rank(self.weight) or 0
         block = [1] * axes
@@ -82,20 +87,16 @@ def _constant_weight(value: Value) -> bool:
     tensor = constant(value)
     if tensor is not None:
         return tensor.dtype.is_floating_point()
-    decode = value.producer()
-    if decode is None or not ops.is_op(decode, "Decode"):
+    decode, encode = ops.decode_of(value), ops.encode_of(value)
+    if decode is None:
         return False
-    source = decode.inputs[0]
-    if source is None:
-        return False
-    encode = source.producer()
-    return constant(source) is not None or (
-        encode is not None and ops.is_op(encode, "Encode") and constant(encode.inputs[0]) is not None
-    )
+    source = encode.inputs[0] if encode is not None else decode.inputs[0]
+    return constant(source) is not None
 
 
 def bias_of(site: Linear) -> tuple[Node, int] | None:
-    """(node, input index) of the constant bias: Conv and Gemm's third input, or the Add behind a MatMul."""
+    """(node, input index) of the constant bias: Conv and Gemm's third input, or the Add behind a
+    MatMul."""
     node = site.node
     if node.op_type in ("Conv", "Gemm"):
         has = len(node.inputs) > 2 and node.inputs[2] is not None
@@ -114,13 +115,13 @@ def bias_of(site: Linear) -> tuple[Node, int] | None:
 
 
 def make_float(edit: Edit, site: Linear, original: Linear) -> None:
-    """Let a coded layer read floats: its input before the Encode, its weight as in the float model."""
+    """Let a coded layer read floats: its input before the Encode, its weight as in the float
+    model."""
     numbers = array(original.weight)
     assert numbers is not None
-    before = [site.weight.producer(), site.x.producer()]
+    decodes = [ops.decode_of(site.weight), ops.decode_of(site.x)]
     edit.set_input(site.node, 1, edit.constant(numbers, f"{original.weight.name}.float"))
-    decode = before[1]
-    encode = decode.inputs[0].producer() if decode is not None and ops.is_op(decode, "Decode") else None  # type: ignore[union-attr]
-    if encode is not None and ops.is_op(encode, "Encode"):
+    encode = ops.encode_of(site.x)
+    if encode is not None:
         edit.set_input(site.node, 0, encode.inputs[0])
-    edit.remove_dead(*(node for node in before if node is not None and ops.is_op(node)))
+    edit.remove_dead(*(node for node in decodes if node is not None))

@@ -45,7 +45,8 @@ class Fallback:
         if arg is None:
             return None
         if isinstance(arg, list):
-            return (self._kind(index, arg[0]) or (None, 0))[0] if arg else ir.DataType.FLOAT, -1
+            first = self._kind(index, arg[0]) if arg else None
+            return (first[0] if first else ir.DataType.FLOAT), -1
         if isinstance(arg, np.ndarray):
             return ir.DataType.STRING, arg.ndim
         return self.site.narrow(index) or ONNX_TYPES[arg.dtype], arg.ndim

@@ -7,13 +7,12 @@ from typing import ClassVar
 
 import numpy as np
 
-from ir.graph import Graph, Node, array, attribute
-from ir.formats import integer
 from ir import ops
+from ir.formats import integer
+from ir.graph import Graph, Node, array, attribute
 from ir.verify import Stage
-
-from ..core import Ctx, Effect, Pass, Stat, register
-from ..sites import Linear, bias_of, linear, linears
+from passes.core import Ctx, Effect, Pass, Stat, register
+from passes.sites import Linear, bias_of, linear, linears
 
 
 def mean_shift(error: np.ndarray, mean: np.ndarray, site: Linear) -> np.ndarray:
@@ -39,7 +38,8 @@ class CorrectBias(Pass):
     shapes:   b f32[N]; means f32[K]
     options:  none
     error:    the mean of every output channel is restored, as far as x's mean stays what it was
-    raises:   nothing; skips layers without a constant bias, with rounding still to come, or unseen inputs
+    raises:   nothing; skips layers without a constant bias, with rounding still to come, or unseen
+              inputs
     source:   DFQ, arXiv:1906.04721, section 4.2 (empirical form)
     """
 
