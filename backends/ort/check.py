@@ -57,7 +57,13 @@ def optimised_model(graph: Graph) -> onnx.ModelProto:
     """The model as ONNX Runtime runs it, all optimisations done."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "optimised.onnx")
-        Session(graph, threads=1, dump=path)
+        try:
+            Session(graph, threads=1, dump=path)
+        except BackendError as error:
+            Session(graph, threads=1)  # raises again when it is the model that is refused
+            raise BackendError(
+                "ONNX Runtime cannot write its optimised model", at=folder, hint="free some space"
+            ) from error
         try:
             return onnx.load(path)
         except Exception as error:

@@ -34,7 +34,9 @@ def read_path(path: Path) -> ir.Model:
             )
         content = path.read_bytes()
     except OSError as error:
-        raise CaptureError(f"cannot read the model: {error.strerror}", at=path) from error
+        raise CaptureError(
+            f"cannot read the model: {error.strerror}", at=path, hint="check the path"
+        ) from error
     proto = onnx.ModelProto()
     try:
         proto.ParseFromString(content)
