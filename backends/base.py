@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from ir.graph import Graph, Node
 from ir.qtype import QType
@@ -40,9 +40,9 @@ class Target(ABC):
         """Whether the node only moves values, so that it runs on codes as well as on floats."""
 
     @abstractmethod
-    def build(self, graph: Graph, **options):
+    def build(self, graph: Graph, **options) -> Any:
         """Lower a graph to an artifact that runs here."""
 
     @abstractmethod
-    def open(self, model, threads: int = 0):
-        """A session of a built model (a graph, or the path of one): `.run(feeds) -> {output: array}`."""
+    def open(self, model: Any, threads: int = 0) -> Any:
+        """A session of a built model (a graph or its path): `.run(feeds) -> {output: array}`."""

@@ -1,4 +1,4 @@
-"""What ONNX Runtime really made of a lowered model, and whether its optimised session computes the same."""
+"""What ONNX Runtime really made of a lowered model, and whether it still computes the same."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ FOLLOWS = {
 
 @dataclass(frozen=True)
 class Agreement:
-    """Executed against unfused: signal over difference in dB per output, and the largest relative gap."""
+    """Executed against unfused, per output: SQNR in dB, and the largest relative gap."""
 
     sqnr_db: dict[str, float]
     largest: dict[str, float]
@@ -90,10 +90,11 @@ def _all_nodes(graph: onnx.GraphProto) -> Iterable[onnx.NodeProto]:
 
 
 def agreement(coded: Graph, lowered: Graph, batches: Iterable[Feeds]) -> Agreement:
-    """Compare the executed model with the coded graph run by its functions' bodies, in float, unfused.
+    """Compare the executed model with the coded graph run by its functions' float bodies, unfused.
 
-    Codes near a rounding boundary may fall on either side, so the two differ a little; saturating or
-    mis-joined kernels show as tens of dB less.
+    Codes near a rounding boundary may fall on either side, and in a deep model one such code moves
+    others, so the two may differ by as much as a few dB below the quantization error itself;
+    saturating or mis-joined kernels show as far more.
     """
     sessions = Session(coded, level=Level.UNFUSED, threads=1), Session(lowered, threads=1)
     signal: Counter[str] = Counter()
