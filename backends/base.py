@@ -1,4 +1,4 @@
-"""What a target is: which integer kernels it really has, and how a graph becomes an artifact there."""
+"""What a target is: the integer kernels it really has, and how a graph becomes an artifact."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Verdict:
     reason: str = ""
     """Why not (ok is False), in words a user can act on."""
     limit: str = ""
-    """A rule that the weight's codes must keep for the kernel to be right (passes/rounding/limits.py)."""
+    """A rule the weight's codes must keep for the kernel to be right (passes/rounding/limits.py)."""
     float_output: bool = False
     """The kernel writes floats itself: it needs no codes on its output."""
     weights: bool = False

@@ -54,12 +54,16 @@ def kernels(made: Lowered) -> list[Site]:
 
 
 def optimised_model(graph: Graph) -> onnx.ModelProto:
-    """The model as ONNX Runtime runs it, all optimisations done."""
+    """The model as ONNX Runtime runs it, all optimisations done; large weights are left out."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "optimised.onnx")
-        Session(graph, threads=1, dump=path)
+        weights = {
+            "session.optimized_model_external_initializers_file_name": "weights.bin",
+            "session.optimized_model_external_initializers_min_size_in_bytes": "256",
+        }
+        Session(graph, threads=1, dump=path, config=weights)
         try:
-            return onnx.load(path)
+            return onnx.load(path, load_external_data=False)
         except Exception as error:
             raise BackendError(
                 f"ONNX Runtime left no optimised model to look at: {error}", hint="free some space"

@@ -37,7 +37,7 @@ graph = helper.make_graph(
     [numpy_helper.from_array(weight, "w")],
 )
 model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
-session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+session = onnxruntime.InferenceSession(model.SerializeToString())
 y = session.run(None, {"x": x})[0]
 print("saturates" if (y != 32 * 255 * 127).any() else "exact")
 """
@@ -77,9 +77,7 @@ def test_built_models_compute_the_same_there(kind, codes, tmp_path):
     path = artifact.save(tmp_path / "net") / "model.onnx"
     np.save(tmp_path / "x.npy", x)
     emulated(RUN, path, tmp_path / "x.npy", tmp_path / "y.npy")
-    there, here = (
-        np.load(tmp_path / "y.npy"),
-        next(iter(artifact.run({"x": x}, threads=1).values())),
-    )
+    (here,) = artifact.run({"x": x}, threads=1).values()
+    there = np.load(tmp_path / "y.npy")
     assert np.ptp(here) > 0
     np.testing.assert_allclose(there, here, rtol=1e-5, atol=1e-5)
