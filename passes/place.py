@@ -19,7 +19,7 @@ from .placement import Plan, plan
 from .ranges import collected_range
 from .rounding.clip_weights import group_extremes
 from .rounding.rtn import LIMIT
-from .sites import Linear
+from .sites import WRITTEN, Linear
 
 FIXED_RANGES = {"Softmax": (0.0, 1.0), "Sigmoid": (0.0, 1.0), "Relu": (0.0, None)}
 """What an op's definition says of its output's range; None: as collected."""
@@ -91,6 +91,8 @@ class Place(Pass):
         decode = ctx.edit.quant(
             "Decode", self.a, [encode.outputs[0], *parts], like=value.name or "x", after=encode
         )
+        if written:
+            ctx.edit.note(encode, {WRITTEN: "codes"})
         for node, index in uses:
             ctx.edit.set_input(node, index, decode.outputs[0])
         ctx.note(f"%{value.name}: {made.why[id(value)]}")
