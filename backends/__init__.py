@@ -7,6 +7,7 @@ import importlib
 
 from ir.errors import BackendError
 
+from .artifact import Artifact, Manifest, load
 from .base import Target, Verdict
 
 TARGETS = {"ort": "backends.ort"}
@@ -20,8 +21,10 @@ def target(name: str) -> Target:
 
 
 def build(result, name: str = "ort", **options):
-    """Lower a graph, or the result of `passes.run`, to an artifact that runs there."""
+    """Lower a graph, or the result of `passes.run`, to an `Artifact` that runs there."""
     return target(name).build(result, **options)
 
 
-__all__ = ["TARGETS", "Target", "Verdict", "build", "target"]
+__all__ = [
+    "TARGETS", "Artifact", "Manifest", "Target", "Verdict", "build", "load", "target",
+]  # fmt: skip

@@ -44,3 +44,8 @@ class Target(ABC):
     @abstractmethod
     def build(self, graph: Graph, **options):
         """Lower a graph to an artifact that runs here."""
+
+    @abstractmethod
+    def open(self, model, threads: int = 0):
+        """A session of a built model (a graph, or the path of one): `.run(feeds) -> {output:
+        array}`."""

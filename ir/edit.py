@@ -14,8 +14,7 @@ from .qtype import QType
 
 
 class Edit:
-    """One step's changes to one graph. `by` is stamped on every node it makes; `changes` counts
-    them.
+    """One step's changes to one graph: `by` is stamped on new nodes, `changes` counts all.
 
     A value that takes another's place takes its name as well: the name says what the value means.
     """

@@ -16,9 +16,10 @@ import numpy as np
 import backends
 import calib
 from backends.base import Target
+from ir import ops
 from ir.edit import Edit
 from ir.errors import DataError, PassError, PtqcError, VerifyError
-from ir.graph import Graph, clone, nodes
+from ir.graph import Graph, clone, constant, nodes
 from ir.verify import Stage, stage_of, verify
 
 from . import crash, evaluate
@@ -203,7 +204,10 @@ class _Loop:
             if step.makes is not None and stage is not step.makes:
                 raise VerifyError(f"'{step.name}' makes {step.makes.name} but left {stage.name}")
             verify(self.graph, stage)
-        if comparing and report.changes:
+        pending = step.effect is Effect.LOSSY and _to_be_rounded(self.graph)
+        if pending:
+            report.notes.append("weights are still to be rounded: outputs are compared after that")
+        elif comparing and report.changes:
             now = self._outputs()
             if step.effect is Effect.EXACT:
                 self._check_exact(step, report, now)
@@ -258,6 +262,13 @@ def _cut(feeds: dict[str, np.ndarray], size: int) -> dict[str, np.ndarray]:
     if len(sizes) != 1 or next(iter(sizes)) <= size or any(a.ndim == 0 for a in feeds.values()):
         return feeds
     return {name: a[:size] for name, a in feeds.items()}
+
+
+def _to_be_rounded(graph: Graph) -> bool:
+    """Whether a weight is still encoded at run time: slow, and never what is deployed."""
+    return any(
+        ops.is_op(node, "Encode") and constant(node.inputs[0]) is not None for node in nodes(graph)
+    )
 
 
 def _count(graph: Graph) -> int:

@@ -1,0 +1,23 @@
+"""What the lowering decided for each node that has codes: the record that the check goes by."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+CONTRIB = "com.microsoft"
+
+
+@dataclass(frozen=True)
+class Site:
+    """A node with codes: the kernel it became, or why none ("" is float)."""
+
+    node: str
+    op: str
+    kernel: str
+    weight: str = ""
+    """Name of the codes that the kernel reads, by which it is found again in the optimised model."""
+    reason: str = ""
+
+
+class Refused(Exception):
+    """No integer kernel runs this node; the message says why. Caught by the lowering, never by a user."""
