@@ -16,7 +16,7 @@ from ir.graph import Graph
 
 from .lower import CARRIERS, Lowered
 from .session import Feeds, Level, Session
-from .sites import Site
+from .sites import LOADED, Site
 
 FOLLOWS = {
     "MatMulIntegerToFloat": ("MatMulIntegerToFloat", "DynamicQuantizeMatMul"),
@@ -67,7 +67,7 @@ def optimised_model(graph: Graph) -> onnx.ModelProto:
 
 
 def _found(site: Site, readers: dict[str, set[str]], counts: Counter[str]) -> Site:
-    if not site.kernel:
+    if site.kernel in ("", LOADED):
         return site
     if site.op in CARRIERS:  # fusions rename these: go by their number
         counts[site.kernel] -= 1

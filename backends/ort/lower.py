@@ -22,9 +22,9 @@ from ir.qtype import QType
 
 from .conv import lower_conv
 from .linear import lower_linear
-from .patterns import Codes, byte_values, decoded, encoded, float_scale, zero_code
-from .sites import CONTRIB, Refused, Site
-from .weight_only import decode_when_loading, lower_packed
+from .patterns import Codes, byte_values, decoded, encoded, float_scale, only_reader, zero_code
+from .sites import CONTRIB, LOADED, Refused, Site
+from .weight_only import PACKED_BITS, decode_when_loading, lower_packed
 
 LINEAR = ("MatMul", "Gemm", "Conv")
 CARRIERS = {
@@ -119,8 +119,8 @@ def _linear(edit: Edit, node: Node) -> Site | None:
         take = lambda: lowering(edit, node, x, weight)  # noqa: E731
     elif x is not None:
         return Site(name, node.op_type, "", reason=f"integer kernels read u8@0 values, not {x.qtype}")
-    elif node.op_type == "Conv":
-        return Site(name, "Conv", "", reason="its input is float: the weight is decoded when loading")
+    elif node.op_type == "Conv" or weight.qtype.bits not in PACKED_BITS:
+        return Site(name, node.op_type, LOADED)
     else:
         take = lambda: lower_packed(edit, node, weight)  # noqa: E731
     try:
@@ -134,12 +134,14 @@ def _carrier(node: Node) -> Site | None:
     if node.domain or node.op_type not in CARRIERS:
         return None
     floats = [v for v in node.inputs if v is not None]
-    written = [encoded(use.node) for use in node.outputs[0].uses()]
-    if not written or node.outputs[0].is_graph_output():
+    if not floats or not all(byte_values(decoded(v)) for v in floats):
         return None
-    if all(byte_values(decoded(v)) for v in floats) and all(byte_values(out) for out in written):
-        return Site(node.name or "", node.op_type, CARRIERS[node.op_type])
-    return None
+    reader = only_reader(node.outputs[0])
+    if reader is not None and reader.op_type == "Relu" and not reader.domain:  # absorbed when zero is code 0
+        reader = only_reader(reader.outputs[0])
+    if not byte_values(encoded(reader)):
+        return None
+    return Site(node.name or "", node.op_type, CARRIERS[node.op_type])
 
 
 def _native(edit: Edit, node: Node) -> None:

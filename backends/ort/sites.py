@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 CONTRIB = "com.microsoft"
+LOADED = "decoded when loading"
+"""The kernel of a stored weight that a float op reads."""
 
 
 @dataclass(frozen=True)

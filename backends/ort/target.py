@@ -14,6 +14,7 @@ from .linear import WEIGHTS
 from .lower import CARRIERS, LINEAR, lower
 from .saturation import depthwise
 from .session import Session
+from .sites import LOADED
 from .weight_only import LEAST_BLOCK, PACKED_BITS
 
 MOVERS = frozenset(
@@ -79,7 +80,7 @@ def _weight_only(node: Node, weight: QType) -> Verdict:
         cut = max(weight.block)
         if cut <= 1 or (LEAST_BLOCK <= cut <= 256 and cut & (cut - 1) == 0):
             return Verdict(True, "MatMulNBits", float_output=True)
-    return Verdict(True, "decoded when loading", float_output=True)
+    return Verdict(True, LOADED, float_output=True)
 
 
 def _integer(node: Node, weight: QType) -> Verdict:
