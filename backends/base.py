@@ -19,7 +19,8 @@ class Verdict:
     reason: str = ""
     """Why not (ok is False), in words a user can act on."""
     limit: str = ""
-    """A rule the weight's codes must keep for the kernel to be right (passes/rounding/limits.py)."""
+    """A rule that the weight's codes must keep, for the kernel to be right
+    (passes/rounding/limits.py)."""
     float_output: bool = False
     """The kernel writes floats itself: it needs no codes on its output."""
     weights: bool = False

@@ -1,9 +1,9 @@
 """The graph: capture it, look at it, check it, edit it. `ir.Graph` is `onnx_ir.Model`.
 
-    graph = ir.capture("model.onnx")        # or a torch module with example inputs, a ModelProto, ...
-    print(ir.show(graph))                   # one value a line; ir.parse reads it back
-    ir.verify(graph)                        # raises VerifyError with node, cause and remedy
-    ir.save(graph, "out.onnx")              # atomic
+graph = ir.capture("model.onnx")        # or a torch module with example inputs, a ModelProto, ...
+print(ir.show(graph))                   # one value a line; ir.parse reads it back
+ir.verify(graph)                        # raises VerifyError with node, cause and remedy
+ir.save(graph, "out.onnx")              # atomic
 """
 
 from .capture import capture, save

@@ -14,7 +14,7 @@ from .qtype import QType
 
 
 class Edit:
-    """One step's changes to one graph. `by` is stamped on every node it makes; `changes` counts them.
+    """One step's changes to one graph: `by` is stamped on new nodes, `changes` counts all.
 
     A value that takes another's place takes its name as well: the name says what the value means.
     """
@@ -34,8 +34,8 @@ class Edit:
     ) -> Value:
         """A new initializer of the main graph (visible in every body).
 
-        `at` is the node that will read it, or whose place it takes: inside a local function, which sees
-        no initializer, a Constant node is put before it instead.
+        `at` is the node that will read it, or whose place it takes: inside a local function, which
+        sees no initializer, a Constant node is put before it instead.
         """
         tensor = (
             onnx_ir.tensor(np.asarray(data, order="C")) if isinstance(data, np.ndarray) else data
@@ -45,12 +45,15 @@ class Edit:
             node = onnx_ir.node("Constant", [], {"value": tensor})
             node.outputs[0].name = self.names.fresh(name)
             node.outputs[0].type = onnx_ir.TensorType(tensor.dtype)
-            node.outputs[0].shape = onnx_ir.Shape(tensor.shape)
+            node.outputs[0].shape = onnx_ir.Shape(tensor.shape.numpy())
             node.name = self.names.fresh(f"{name}:Constant")
             self.place(node, before=at)
             return node.outputs[0]
         value = onnx_ir.val(
-            self.names.fresh(name), tensor.dtype, onnx_ir.Shape(tensor.shape), const_value=tensor
+            self.names.fresh(name),
+            tensor.dtype,
+            onnx_ir.Shape(tensor.shape.numpy()),
+            const_value=tensor,
         )
         self.graph.graph.register_initializer(value)
         return value
@@ -105,20 +108,23 @@ class Edit:
             self.graph.graph.append(node)
         self.changes += 1
 
-    def move(self, nodes: Sequence[Node], *, after: Node) -> None:
-        """Take nodes, in order, out of a body and put them after another node, outside of it.
+    def unpack(self, body: onnx_ir.Graph, *, after: Node) -> list[Value]:
+        """Put a body's nodes, in order, after a node outside of it; what the body returned.
 
         Two bodies may use one name for different values: such a name is made fresh on the way out.
         """
-        counts = self._name_counts()
+        counts, nodes, results = self._name_counts(), list(body), list(body.outputs)
+        while body.outputs:
+            body.outputs.pop()
         for node in nodes:
             node.graph.remove(node)  # type: ignore[union-attr]
             for item in (node, *node.outputs):
                 if item.name and counts[item.name] > 1:
                     counts[item.name] -= 1
                     item.name = self.names.fresh(item.name)
-        after.graph.insert_after(after, list(nodes))  # type: ignore[union-attr]
+        after.graph.insert_after(after, nodes)  # type: ignore[union-attr]
         self.changes += 1
+        return results
 
     def _name_counts(self) -> Counter[str]:
         """How often each name is used, as of the first call; names made since are unique anyway."""
@@ -172,6 +178,16 @@ class Edit:
         """`new` means now what `old` meant, and is called so."""
         name, old.name = old.name, self.names.fresh(f"{old.name}.was")
         new.name = name
+
+    def output_instead(self, old: Value, new: Value) -> None:
+        """The graph returns `new` in place of `old`, under the name that its caller knows."""
+        outputs = old.graph.outputs  # type: ignore[union-attr]
+        for index, value in enumerate(outputs):
+            if value is old:
+                outputs[index] = new
+        new.type, new.shape = old.type, old.shape
+        self.take_name(old, new)
+        self.changes += 1
 
     def set_input(self, node: Node, index: int, value: Value | None) -> None:
         """Let one input of a node read another value."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import onnx_ir
@@ -12,7 +13,8 @@ Node = onnx_ir.Node
 Value = onnx_ir.Value
 
 OPSET = 25
-"""The working opset: every standard op and type our formats need is in it (docs/architecture.md)."""
+"""The working opset: every standard op and type our formats need is in it
+(docs/architecture.md)."""
 IR_VERSION = 13
 QUANT_DOMAIN = "quant"
 """The domain of our own ops; see `ir.ops`."""
@@ -78,7 +80,7 @@ def readers(value: Value) -> list[tuple[Node, int]]:
     return [(use.node, use.idx) for use in value.uses()]
 
 
-def attribute(node: Node, name: str, default=None):
+def attribute(node: Node, name: str, default: Any = None) -> Any:
     """The plain Python value of an attribute, or `default`."""
     found = node.attributes.get(name)
     return default if found is None else found.value

@@ -4,8 +4,9 @@
     %x     = quant.Decode:QTYPE(%codes, %scale[, %zero])    codes -> float
     %scale[, %zero] = quant.Scale:QTYPE(%x)                 a scale computed at run time
 
-The function's `overload` is the QType's text, so a model may hold any number of formats, and any ONNX
-runtime runs them by inlining the body. Scales keep the rank of the tensor (`QType.scale_shape`).
+The function's `overload` is the QType's text, so a model may hold any number of formats, and any
+ONNX runtime runs them by inlining the body. Scales keep the rank of the tensor
+(`QType.scale_shape`).
 """
 
 from __future__ import annotations
@@ -21,8 +22,11 @@ from .qtype import QType
 
 OPS = ("Encode", "Decode", "Scale")
 _ONNX_TYPES = {
-    **{f"{sign}{bits}": f"{name}{bits}" for sign, name in (("i", "INT"), ("u", "UINT"))
-       for bits in (2, 4, 8, 16, 32)},
+    **{
+        f"{sign}{bits}": f"{name}{bits}"
+        for sign, name in (("i", "INT"), ("u", "UINT"))
+        for bits in (2, 4, 8, 16, 32)
+    },
     "f32": "FLOAT",
     "f16": "FLOAT16",
     "bf16": "BFLOAT16",
@@ -49,6 +53,20 @@ def qtype_of(node: Node) -> QType:
     return QType.parse(node.overload)
 
 
+def decode_of(value: Value | None) -> Node | None:
+    """The Decode that makes a value."""
+    node = value.producer() if value is not None else None
+    return node if is_op(node, "Decode") else None
+
+
+def encode_of(value: Value | None) -> Node | None:
+    """The Encode behind the Decode that makes a value; None for constant codes."""
+    decode = decode_of(value)
+    source = decode.inputs[0] if decode is not None else None
+    node = source.producer() if source is not None else None
+    return node if is_op(node, "Encode") else None
+
+
 def codes_qtype(value: Value) -> QType | None:
     """What the codes in a value mean: asked of its Encode, else of a Decode that reads it."""
     producer = value.producer()
@@ -67,7 +85,11 @@ def make(op: str, qtype: QType, inputs: list[Value], names: Names, like: str) ->
         suffixes = suffixes[:1]
     outputs = [onnx_ir.val(names.fresh(f"{like}.{suffix}")) for suffix in suffixes]
     node = onnx_ir.Node(
-        QUANT_DOMAIN, op, inputs, overload=str(qtype), outputs=outputs,
+        QUANT_DOMAIN,
+        op,
+        inputs,
+        overload=str(qtype),
+        outputs=outputs,
         name=names.fresh(f"{like}.{op}"),
     )
     _type_outputs(node, qtype, inputs[0])
@@ -103,9 +125,7 @@ def define(model: Graph) -> None:
 def function(op: str, qtype: QType) -> onnx_ir.Function:
     """The ONNX function of one op at one QType: signature and body in standard ops."""
     parsed = _parse(_body(op, qtype))
-    return onnx_ir.Function(
-        QUANT_DOMAIN, op, str(qtype), graph=parsed.graph.clone(), attributes=()
-    )
+    return onnx_ir.Function(QUANT_DOMAIN, op, str(qtype), graph=parsed.graph.clone(), attributes=())
 
 
 @lru_cache(maxsize=256)
@@ -155,7 +175,9 @@ def _native_body(op: str, qtype: QType) -> str:
 def _broadcast_body(op: str, qtype: QType) -> str:
     """The same arithmetic spelled out, for scales along several axes (per token, for example)."""
     if any(size > 1 for size in qtype.block):
-        raise PipelineError(f"{op} has no body for {qtype}", hint="cut one axis into blocks, not several")
+        raise PipelineError(
+            f"{op} has no body for {qtype}", hint="cut one axis into blocks, not several"
+        )
     lines = ["real = Cast<to = 1>(scale)"]
     if qtype.zero:
         lines.append("origin = Cast<to = 1>(zero)")
@@ -173,19 +195,24 @@ def _broadcast_body(op: str, qtype: QType) -> str:
 
 
 def _scale_body(qtype: QType) -> str:
-    """Scale (and zero) from the tensor's own range, zero included; keeps the rank unless per tensor."""
+    """Scale (and zero) from the tensor's own range, zero included; keeps the rank unless per
+    tensor."""
     if qtype.element == "u8" and qtype.zero == "u8" and qtype.per_tensor:
         return "codes, scale, zero = DynamicQuantizeLinear(x)"  # its arithmetic is the definition
     axes = [i for i, size in enumerate(qtype.block) if size == 0]
     if any(size > 1 for size in qtype.block):
-        raise PipelineError(f"Scale has no body for {qtype}", hint="use whole axes or single indices")
+        raise PipelineError(
+            f"Scale has no body for {qtype}", hint="use whole axes or single indices"
+        )
     keep = 0 if qtype.per_tensor else 1
     reduce = f"<keepdims = {keep}>(END" + ("" if qtype.per_tensor else ", axes") + ")"
     lowest, highest = qtype.limits
     lines = [f"floor = Constant<value = float {{{integer.SCALE_FLOOR}}}>()"]
     lines.append("none = Constant<value = float {0.0}>()")
     if not qtype.per_tensor:
-        lines.append(f"axes = Constant<value = int64[{len(axes)}] {{{', '.join(map(str, axes))}}}>()")
+        lines.append(
+            f"axes = Constant<value = int64[{len(axes)}] {{{', '.join(map(str, axes))}}}>()"
+        )
     if qtype.zero is None:
         lines += ["size = Abs(x)", "top = ReduceMax" + reduce.replace("END", "size")]
         lines += [f"reach = Constant<value = float {{{highest}.0}}>()", "raw = Div(top, reach)"]

@@ -2,9 +2,9 @@
 
     element @ block * scale [* scale of the scales] [+ zero]
 
-`i8@0*f32` one scale for the tensor, `i8@0x1*f32` one per column, `i4@128x1*f16+u4` groups of 128 rows with
-zero points, `e2m1@16x1*e4m3*f32` NVFP4. A block has one number per axis, 0 meaning the whole axis; the
-lone `@0` means the whole tensor, whatever its rank.
+`i8@0*f32` one scale for the tensor, `i8@0x1*f32` one per column, `i4@128x1*f16+u4` groups of 128
+rows with zero points, `e2m1@16x1*e4m3*f32` NVFP4. A block has one number per axis, 0 meaning the
+whole axis; the lone `@0` means the whole tensor, whatever its rank.
 """
 
 from __future__ import annotations
@@ -90,7 +90,8 @@ class QType:
         return cut[0] if len(cut) == 1 and ones == len(self.block) - 1 else None
 
     def scale_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """Shape of the scale of a tensor of `shape`: ceil(dim / block) per axis, `()` per tensor."""
+        """Shape of the scale of a tensor of `shape`: ceil(dim / block) per axis, `()` per
+        tensor."""
         if self.per_tensor:
             return ()
         if len(shape) != len(self.block):

@@ -1,4 +1,5 @@
-"""`python -m passes FOLDER` repeats the failure in a crash folder; anything else is the `ptqc` command."""
+"""`python -m passes FOLDER` repeats the failure in a crash folder; anything else is the `ptqc`
+command."""
 
 from __future__ import annotations
 

@@ -1,10 +1,11 @@
 """The whole protocol of a pass on one screen: Pass, Effect, Stat, Ctx, and what run() promises it.
 
-A pass is a frozen dataclass whose fields are its options. It declares what it takes, needs and spoils;
-the manager checks every one of these claims, so a pass does only its own work:
+A pass is a frozen dataclass whose fields are its options. It declares what it takes, needs and
+spoils; the manager checks every one of these claims, so a pass does only its own work:
 
-    run(graph, ctx): change `graph` (a clone, all yours) through `ctx.edit`; tell `ctx.did(site)` for every
-    site changed and `ctx.skip(site, reason)` for every site refused. Zero sites is the manager's business.
+    run(graph, ctx): change `graph` (a clone, all yours) through `ctx.edit`; tell `ctx.did(site)`
+    for every site changed and `ctx.skip(site, reason)` for every site refused. Zero sites is the
+    manager's business.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields
 from enum import Enum
+from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
@@ -132,6 +134,8 @@ class Ctx:
     float_graph: Graph | None = None
     """The last FLOAT graph: teacher, residual and yardstick. Never changed."""
     seed: int = 0
+    checkpoint: Path | None = None
+    """Where a long walk over the data may save how far it is, and go on from when it is there."""
     progress: Progress = lambda label, done, total: None
     sites: list[str] = field(default_factory=list)
     skips: list[Skip] = field(default_factory=list)

@@ -1,4 +1,5 @@
-"""Crash folders: the graph before a failing step, the rest of the pipeline, and what the step was given.
+"""Crash folders: the graph before a failing step, the rest of the pipeline, and what the step was
+given.
 
 `python -m passes FOLDER` runs them again and so repeats the failure.
 """
@@ -36,10 +37,13 @@ class State:
 def save(
     parent: Path, graph: Graph, pipeline: Pipeline, number: int, error: BaseException, state: State
 ) -> Path:
-    """Write the folder `ptqc-crash-<step>` below `parent`; returns it. OutputError when it cannot."""
+    """Write the folder `ptqc-crash-<step>` below `parent`; returns it. OutputError when it
+    cannot."""
     rest = Pipeline(*pipeline.steps[number - 1 :])
     folder = parent / f"ptqc-crash-{number:02d}-{rest.steps[0].name}"
-    told = str(error) if isinstance(error, PtqcError) else "".join(traceback.format_exception(error))
+    told = (
+        str(error) if isinstance(error, PtqcError) else "".join(traceback.format_exception(error))
+    )
     try:
         folder.mkdir(parents=True, exist_ok=True)
         save_graph(graph, folder / "graph.onnx")
@@ -67,7 +71,7 @@ def load(folder: Path) -> tuple[Graph, Pipeline, State]:
     pipeline = Pipeline.parse((folder / "pipeline.txt").read_text("utf-8"))
     probes = [dict(np.load(path)) for path in sorted(folder.glob("probe*.npz"))]
     stats: dict[Stat, dict[str, Any]] = {}
-    for name, made in accumulators.load(folder / "stats.npz").items():
+    for name, made in accumulators.load(folder / "stats.npz")[0].items():
         for accumulator in made:
             stats.setdefault(Stat(accumulator.name), {})[name] = accumulator
     return graph, pipeline, State(facts["seed"], facts["target"], stats, probes)

@@ -1,8 +1,8 @@
 """Did a step keep its promise? Both sides are run on the same inputs and compared.
 
-EXACT: the largest difference, relative to the output's own largest magnitude, stays below `TOLERANCE` in
-float32; when it does not, both sides are run in double precision, where only a truly different function still
-differs. LOSSY: the SQNR of every output in dB.
+EXACT: the largest difference, relative to the output's own largest magnitude, stays below
+`TOLERANCE` in float32; when it does not, both sides are run in double precision, where only a truly
+different function still differs. LOSSY: the SQNR of every output in dB.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from backends.torch import Executor
 from calib import metrics
@@ -22,7 +23,7 @@ Feeds = Mapping[str, np.ndarray]
 Outputs = list[dict[str, np.ndarray]]
 
 
-def outputs_of(graph: Graph, probes: Sequence[Feeds], dtype: type | None = None) -> Outputs:
+def outputs_of(graph: Graph, probes: Sequence[Feeds], dtype: torch.dtype | None = None) -> Outputs:
     """Outputs of the graph for every probe."""
     executor = Executor(graph, dtype=dtype)
     return [{k: to_numpy(v) for k, v in executor.run(feeds).items()} for feeds in probes]
@@ -56,7 +57,8 @@ def difference(before: Outputs, after: Outputs) -> Difference:
 
 
 def relative_difference(a: np.ndarray, b: np.ndarray) -> float:
-    """max|a - b| / max|a|; infinite for other shapes, or where one side is NaN or infinite alone."""
+    """max|a - b| / max|a|; infinite for other shapes, or where one side is NaN or infinite
+    alone."""
     if a.shape != b.shape:
         return float("inf")
     if a.size == 0:
@@ -65,7 +67,10 @@ def relative_difference(a: np.ndarray, b: np.ndarray) -> float:
         return 0.0 if np.array_equal(a, b) else float("inf")
     a, b = a.astype(np.float64), b.astype(np.float64)
     finite = np.isfinite(a)
-    if not np.array_equal(a[~finite], b[~finite], equal_nan=True) or not np.isfinite(b[finite]).all():
+    if (
+        not np.array_equal(a[~finite], b[~finite], equal_nan=True)
+        or not np.isfinite(b[finite]).all()
+    ):
         return float("inf")
     if not finite.any():
         return 0.0
@@ -77,7 +82,7 @@ def relative_difference(a: np.ndarray, b: np.ndarray) -> float:
 def same_function(before: Graph, after: Graph, probes: Sequence[Feeds]) -> Difference:
     """The double-precision arbiter, for a difference that float32 rounding may explain."""
     try:
-        wide = [outputs_of(graph, probes, np.float64) for graph in (before, after)]
+        wide = [outputs_of(graph, probes, torch.float64) for graph in (before, after)]
     except BackendError:
         wide = [outputs_of(graph, probes) for graph in (before, after)]
     return difference(*wide)
@@ -121,4 +126,6 @@ def first_divergence(before: Graph, after: Graph, feeds: Feeds) -> tuple[str, fl
 
 def _float_names(graph: Graph) -> set[str]:
     computed: Iterable = (v for node in graph.graph for v in node.outputs)
-    return {v.name for v in computed if v.name and v.dtype is not None and v.dtype.is_floating_point()}
+    return {
+        v.name for v in computed if v.name and v.dtype is not None and v.dtype.is_floating_point()
+    }

@@ -27,7 +27,8 @@ _STEP = re.compile(r"\s*(?P<name>[a-zA-Z_][\w.]*)\s*(?:\{(?P<options>(?:[^{}']|'
 
 @dataclass(frozen=True, init=False)
 class Pipeline:
-    """Passes in order. `Pipeline(a, b) + Pipeline(c)`; `.replace("gptq", Rtn())`; `.without("clip")`."""
+    """Passes in order. `Pipeline(a, b) + Pipeline(c)`; `.replace("gptq", Rtn())`;
+    `.without("clip")`."""
 
     steps: tuple[Pass, ...]
 
@@ -94,7 +95,9 @@ def _steps(name: str, options: str) -> tuple[Pass, ...]:
     if cls is None:
         known = [*registry.passes(), *recipes]
         near = difflib.get_close_matches(name, known, 3) or sorted(known)
-        raise PipelineError(f"no pass or recipe is called '{name}'", hint=f"did you mean {', '.join(near)}?")
+        raise PipelineError(
+            f"no pass or recipe is called '{name}'", hint=f"did you mean {', '.join(near)}?"
+        )
     return (build(cls, options),)
 
 
@@ -102,7 +105,9 @@ def _pairs(options: str, name: str) -> Iterator[tuple[str, str]]:
     for part in split(options, ",") if options.strip() else []:
         key, found, value = part.partition("=")
         if not found:
-            raise PipelineError(f"option '{part.strip()}' of '{name}' has no value", hint="write key=value")
+            raise PipelineError(
+                f"option '{part.strip()}' of '{name}' has no value", hint="write key=value"
+            )
         yield key.strip(), value.strip()
 
 
@@ -150,7 +155,9 @@ def read(text: str, kind: object, what: str) -> object:
             return kind(text)  # type: ignore[operator]
         return kind.parse(text)  # type: ignore[union-attr]
     except (KeyError, ValueError) as error:
-        choices = [m.value for m in kind] if isinstance(kind, type) and issubclass(kind, Enum) else None
+        choices = (
+            [m.value for m in kind] if isinstance(kind, type) and issubclass(kind, Enum) else None
+        )
         wanted = f"one of {', '.join(choices)}" if choices else getattr(kind, "__name__", str(kind))
         raise PipelineError(f"{what}: '{text}' is not valid", hint=f"expected {wanted}") from error
 
@@ -167,8 +174,12 @@ def check_order(
             wanted = " or ".join(sorted(s.name for s in step.takes))
             raise PipelineError(
                 f"{at} takes {wanted}, but "
-                + (f"step {number - 1} leaves {stage.name}" if number > 1 else f"the graph is {stage.name}"),
-                hint="move the step before the one that codes the graph, or start from the float model",
+                + (
+                    f"step {number - 1} leaves {stage.name}"
+                    if number > 1
+                    else f"the graph is {stage.name}"
+                ),
+                hint="move it before the step that codes the graph, or start from the float model",
             )
         for stat in sorted(step.required() - fresh, key=lambda s: s.value):
             raise _missing(at, stat.value, dropped.get(stat), number)
@@ -176,7 +187,10 @@ def check_order(
             names = sorted(s.value for s in step.needs_one_of)
             raise _missing(at, " or ".join(names), None, number)
         if step.gives() and not has_data:
-            raise PipelineError(f"{at} needs calibration data and there is none", hint="pass data=...")
+            raise PipelineError(
+                f"{at} needs calibration data and there is none",
+                hint="pass data=... (--calib DATA)",
+            )
         for stat in step.spoils & fresh:
             dropped[stat] = f"step {number} '{step.name}'"
         fresh = (fresh - step.spoils) | step.gives()

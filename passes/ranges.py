@@ -32,6 +32,12 @@ class Method(Enum):
     MSE = "mse"
 
 
+def reached(ctx: Ctx) -> set[str] | None:
+    """Names of all values that were observed; None when no range was collected at all."""
+    found = [ctx.stats[stat] for stat in RANGES if stat in ctx.stats]
+    return {name for values in found for name in values} if found else None
+
+
 def collected_range(ctx: Ctx, name: str) -> tuple[np.ndarray, np.ndarray]:
     """(low, high) of everything that was observed; PassError when nothing was."""
     for stat in RANGES:
@@ -56,7 +62,9 @@ def searched_range(
         return collected_range(ctx, name)
     accumulator = ctx.stats.get(Stat.HISTOGRAM, {}).get(name)
     if accumulator is None:
-        raise PassError(f"no histogram was collected for %{name}", hint="put collect{histogram} first")
+        raise PassError(
+            f"no histogram was collected for %{name}", hint="put collect{histogram} first"
+        )
     symmetric = qtype.zero is None and qtype.signed
     levels = 1 << qtype.bits
     rule, argument = {
@@ -70,7 +78,10 @@ def searched_range(
 
 def coded_range(encode: Node, qtype: QType) -> tuple[float, float]:
     """(low, high) that the codes of an Encode with one constant scale can say."""
-    scale, zero = array(encode.inputs[1]), array(encode.inputs[2]) if len(encode.inputs) > 2 else None
+    scale, zero = (
+        array(encode.inputs[1]),
+        array(encode.inputs[2]) if len(encode.inputs) > 2 else None,
+    )
     assert scale is not None
     origin = 0.0 if zero is None else float(zero)
     lowest, highest = qtype.limits

@@ -1,4 +1,5 @@
-"""What a run did: one record per step, and their sum. Plain data; printing is `passes/show_report.py`."""
+"""What a run did: one record per step, and their sum. Plain data; printing is
+`passes/show_report.py`."""
 
 from __future__ import annotations
 
@@ -9,7 +10,8 @@ from .core import Skip
 
 @dataclass
 class StepReport:
-    """One step: what it changed, what it refused and why, what it cost, what it did to the outputs."""
+    """One step: what it changed, what it refused and why, what it cost, what it did to the
+    outputs."""
 
     number: int
     step: str

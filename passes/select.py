@@ -1,13 +1,13 @@
 """Which nodes an option is about: a small language of structure, for exclusions and overrides.
 
-    Conv                 nodes of an op type
-    depthwise            Conv with one input channel per group
-    first, last          the first or last node of its kind in execution order (`Conv&first`)
-    into:Softmax         the output reaches that op type through layout and elementwise ops
-    from:LayerNormalization   the data input comes from that op type, likewise
-    below:8192           fewer weights than this
-    value:/head/*        computes a value whose name matches the glob (for what `ptqc compare` printed)
-    a&b, !a              both; not
+Conv                 nodes of an op type
+depthwise            Conv with one input channel per group
+first, last          the first or last node of its kind in execution order (`Conv&first`)
+into:Softmax         the output reaches that op type through layout and elementwise ops
+from:LayerNormalization   the data input comes from that op type, likewise
+below:8192           fewer weights than this
+value:/head/*        computes a value whose name matches the glob (for what `ptqc compare` printed)
+a&b, !a              both; not
 """
 
 from __future__ import annotations
@@ -20,7 +20,23 @@ from ir.graph import Node, attribute, constant
 
 Test = Callable[[Node], bool]
 _THIN = frozenset(
-    "Identity Cast Reshape Transpose Squeeze Unsqueeze Flatten Add Sub Mul Div Where Relu Clip Slice".split()
+    [
+        "Identity",
+        "Cast",
+        "Reshape",
+        "Transpose",
+        "Squeeze",
+        "Unsqueeze",
+        "Flatten",
+        "Add",
+        "Sub",
+        "Mul",
+        "Div",
+        "Where",
+        "Relu",
+        "Clip",
+        "Slice",
+    ]
 )
 _REACH = 12
 
@@ -50,7 +66,7 @@ def _test(word: str, kernels: Sequence[Node]) -> Test:
         return lambda node: node.op_type == word
     raise PipelineError(
         f"cannot read the selector '{word}'",
-        hint="use an op type, depthwise, first, last, into:OP, from:OP, below:N, value:GLOB, & and !",
+        hint="use an op type, depthwise, first, last, into:OP, from:OP, below:N, value:GLOB, &, !",
     )
 
 
@@ -63,7 +79,9 @@ def _argument_test(key: str, argument: str, word: str) -> Test:
         return lambda node: _reaches(node, argument, forward=True)
     if key == "from":
         return lambda node: _reaches(node, argument, forward=False)
-    raise PipelineError(f"cannot read the selector '{word}'", hint="into:OP, from:OP, below:N, value:GLOB")
+    raise PipelineError(
+        f"cannot read the selector '{word}'", hint="into:OP, from:OP, below:N, value:GLOB"
+    )
 
 
 def depthwise(node: Node) -> bool:
@@ -95,4 +113,6 @@ def _after(ring: list[Node]) -> list[Node]:
 
 
 def _before(ring: list[Node]) -> list[Node]:
-    return [p for n in ring for v in n.inputs[:1] if v is not None and (p := v.producer()) is not None]
+    return [
+        p for n in ring for v in n.inputs[:1] if v is not None and (p := v.producer()) is not None
+    ]

@@ -1,4 +1,5 @@
-"""Observers of a run: `run(..., watch=[show(), dump("steps/"), timer()])`. They look, they never change."""
+"""Observers of a run: `run(..., watch=[show(), dump("steps/"), timer()])`. They look, they never
+change."""
 
 from __future__ import annotations
 

@@ -10,7 +10,15 @@ ALLOWED = {
     "ir": {"ir"},
     "backends": {"ir", "backends"},
     "calib": {"ir", "calib", "backends.torch"},
-    "passes": {"ir", "calib", "passes", "backends", "backends.base", "backends.reference", "backends.torch"},
+    "passes": {
+        "ir",
+        "calib",
+        "passes",
+        "backends",
+        "backends.base",
+        "backends.reference",
+        "backends.torch",
+    },
 }
 EVERY_BACKEND = {ROOT / "passes" / "cli.py", *(ROOT / "passes" / "command").glob("*.py")}
 
@@ -33,8 +41,10 @@ def allowed(name: str, package: str) -> bool:
     parts = name.split(".")
     prefixes = {".".join(parts[:i]) for i in range(1, len(parts) + 1)}
     if package == "passes" and parts[0] == "backends":
-        return len(parts) == 1 or bool(prefixes & (ALLOWED[package] - {"backends"})) or len(parts) == 2 and (
-            not (ROOT / "backends" / parts[1]).exists()
+        return (
+            len(parts) == 1
+            or bool(prefixes & (ALLOWED[package] - {"backends"}))
+            or (len(parts) == 2 and (not (ROOT / "backends" / parts[1]).exists()))
         )
     return bool(prefixes & ALLOWED[package])
 

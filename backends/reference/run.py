@@ -11,10 +11,11 @@ import onnx_ir as ir
 from onnx import TensorProto, inliner, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
+from backends.reference.ops import CORRECTED
 from ir.errors import BackendError, DataError, PtqcError
 
 # integer attributes that name an element type, of any op
-_TYPE_ATTRS = {"to", "dtype", "stash_type", "output_dtype", "precision", "softmax_precision"}
+_TYPE_ATTRS = {"to", "dtype", "output_dtype", "precision", "softmax_precision"}
 
 
 def run(
@@ -41,7 +42,7 @@ def run(
         values = {name: _widened(value) for name, value in values.items()}
         _widen_graph(proto.graph)
     try:
-        evaluator = ReferenceEvaluator(proto)
+        evaluator = ReferenceEvaluator(proto, new_ops=CORRECTED)
         with np.errstate(all="ignore"):
             results = evaluator.run(wanted, values)
     except PtqcError:
@@ -127,8 +128,6 @@ def _widen_node(node: onnx.NodeProto) -> None:
                 )
             )
     present = {attr.name for attr in node.attribute}
-    if node.op_type in ("LayerNormalization", "RMSNormalization") and "stash_type" not in present:
-        node.attribute.append(onnx.helper.make_attribute("stash_type", TensorProto.DOUBLE))
     if node.op_type == "ConstantOfShape" and "value" not in present:
         zero = numpy_helper.from_array(np.zeros(1))
         node.attribute.append(onnx.helper.make_attribute("value", zero))

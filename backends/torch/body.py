@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import onnx
 import onnx_ir as ir
 
@@ -55,7 +57,7 @@ def function_body(
 ) -> onnx.FunctionProto | None:
     """The body that the ONNX standard gives for `node` at these input types, if it gives one."""
     try:
-        schema = onnx.defs.get_schema(node.op_type, opset, node.domain)
+        schema: Any = onnx.defs.get_schema(node.op_type, opset, node.domain)
     except onnx.defs.SchemaError:
         return None
     body = None

@@ -145,7 +145,7 @@ def stack(rows: list[Any], value: ir.Value, axis: int = 0) -> torch.Tensor:
         return torch.stack(rows, axis)
     known = [] if value.shape is None else list(value.shape)[1:]
     dims = [dim if isinstance(dim, int) else 0 for dim in known]
-    dtype = TORCH_DTYPES.get(value.dtype, torch.float32)
+    dtype = TORCH_DTYPES[value.dtype] if value.dtype else torch.float32
     return torch.empty([0, *dims], dtype=dtype)
 
 

@@ -123,7 +123,8 @@ def to_numpy(value: Any, code: DataType | None = None) -> Any:
     if not isinstance(value, torch.Tensor):
         return value
     tensor = value.detach().cpu()
-    code = code if code in NARROW else ONNX_TYPES[tensor.dtype]
+    if code is None or code not in NARROW:
+        code = ONNX_TYPES[tensor.dtype]
     if code in NARROW:
         wide = tensor.to(torch.float32) if code.is_floating_point() else tensor
         return wide.numpy().astype(code.numpy())

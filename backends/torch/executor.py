@@ -10,12 +10,11 @@ import onnx_ir as ir
 import torch
 
 import backends.torch.ops  # noqa: F401  (fills the table)
+from backends.torch.constants import Constants
 from backends.torch.dtypes import TORCH_DTYPES, to_torch
-from backends.torch.plan import Plan, Step, execute, execute_watched, schedule
-from backends.torch.program import Program, Settings, load
+from backends.torch.plan import Plan, execute, execute_watched, schedule
+from backends.torch.program import Program, Settings
 from ir.errors import BackendError, DataError
-
-FOLD_LIMIT = 2**28  # bytes of computed constants kept between runs; the rest is computed each time
 
 Watch = Mapping[str, Callable[[torch.Tensor], object]]
 
@@ -43,18 +42,16 @@ class Executor:
         self.program.add_graph(graph.graph, graph.graph.opset_imports.get("", 25))
         self.graph, self.threads = graph, threads
         initializers = graph.graph.initializers
-        self.inputs = tuple(v.name for v in graph.graph.inputs if v.name not in initializers)
-        self.outputs = tuple(value.name for value in graph.graph.outputs)
+        self.inputs = tuple(v.name or "" for v in graph.graph.inputs if v.name not in initializers)
+        self.outputs = tuple(value.name or "" for value in graph.graph.outputs)
         self._cut: frozenset[int] = frozenset()
         self._reset()
 
-    def _reset(self) -> None:
+    def _reset(self, loaded: dict[int, Any] | None = None) -> None:
         program = self.program
         self._makers = {slot: i for i, step in enumerate(program.steps) for slot in step.outs}
         self._declared = {v.name: v.dtype for v in self.graph.graph.inputs if v.dtype is not None}
-        self._loaded: dict[int, Any] = {}
-        self._folded: dict[int, Any] = {}
-        self._fold_room = FOLD_LIMIT
+        self._constants = Constants(self.program, loaded)
         self._plans: dict[tuple, Plan] = {}
 
     def run(
@@ -73,7 +70,7 @@ class Executor:
         """
         wanted = self.outputs if outputs is None else tuple(outputs)
         tensors = self._tensors(feeds, params or {})
-        plan = self._plan(wanted, watch or {}, tensors)
+        plan = self._plan(wanted, watch or {}, tensors.keys())
         slots = plan.template.copy()
         for slot, tensor in tensors.items():
             slots[slot] = tensor
@@ -98,8 +95,7 @@ class Executor:
         part.program, part.graph, part.threads = self.program, self.graph, self.threads
         part.inputs, part.outputs = tuple(inputs), tuple(outputs)
         part._cut = frozenset(self._slot(name) for name in inputs)
-        part._reset()
-        part._loaded = self._loaded
+        part._reset(self._constants.loaded)
         leak = part._leak()
         if leak is not None:
             raise BackendError(
@@ -175,25 +171,24 @@ class Executor:
             ins = set(program.steps[index].ins)
             if ins & inside and ins & loose:
                 return names.get(min(ins & loose), "?")
-        return next(names[slot] for slot in (*roots, *stray) if slot in loose)
+        return names[min(stray)]
 
-    def _plan(self, wanted: tuple, watch: Mapping[str, Any], given: Mapping[int, Any]) -> Plan:
+    def _plan(self, wanted: tuple, watch: Mapping[str, Any], given: Iterable[int]) -> Plan:
         key = (wanted, tuple(watch), frozenset(given))
         if key not in self._plans:
-            self._plans[key] = self._make_plan(wanted, watch, frozenset(given) | self._cut)
+            self._plans[key] = self._make_plan(wanted, watch, frozenset(given))
         return self._plans[key]
 
     def _make_plan(self, wanted: tuple, watch: Mapping[str, Any], given: frozenset[int]) -> Plan:
         program = self.program
-        roots = {self._slot(name) for name in wanted}
-        for name in watch:
-            if name in program.names:
-                roots.add(program.names[name])
-            elif name in program.inner_names:
-                roots.add(program.steps[program.inner_names[name]].outs[0])
-            else:
-                self._slot(name)
-        indices, sources = self._needed(roots, given)
+        results = {self._slot(name) for name in wanted}
+        seen = {
+            program.steps[program.inner_names[name]].outs[0]
+            if name in program.inner_names and name not in program.names
+            else self._slot(name)
+            for name in watch
+        }
+        indices, sources = self._needed(results | seen, given | self._cut)
         missing = sorted(
             name
             for name in self.inputs
@@ -201,53 +196,12 @@ class Executor:
         )
         if missing:
             raise DataError(f"no feed for input {missing[0]!r}", hint="give every input it needs")
-        steps, keep = self._fold(sorted(indices), roots, given)
+        with using_threads(self.threads):
+            steps, keep = self._constants.fold(sorted(indices), results | seen, given)
         template: list[Any] = [None] * len(program.types)
-        for slot in keep:
-            template[slot] = self._folded[slot] if slot in self._folded else self._constant(slot)
-        asked = {self._slot(name) for name in wanted}  # what is only watched is freed as usual
-        return schedule(steps, asked | keep.keys() | set(given), template)
-
-    def _fold(
-        self, indices: list[int], roots: set[int], given: frozenset[int]
-    ) -> tuple[list[Step], dict[int, None]]:
-        """Run what depends on constants only; (the steps left, the constant slots they read)."""
-        program, values, left = self.program, {}, []
-        fixed = set(program.constants) - set(given)
-        for index in indices:
-            step = program.steps[index]
-            inner = hasattr(step.fn, "bodies")
-            if step.random or inner or not all(s == 0 or s in fixed for s in step.ins):
-                left.append(step)
-                continue
-            if not all(s in self._folded for s in step.outs if s):
-                before = [values.get(s, self._folded.get(s)) for s in step.ins]
-                args = [
-                    None if s == 0 else self._constant(s) if v is None else v
-                    for s, v in zip(step.ins, before, strict=True)
-                ]
-                slots: list[Any] = [None] * len(program.types)
-                for s, value in zip(step.ins, args, strict=True):
-                    slots[s] = value
-                with using_threads(self.threads), torch.no_grad():
-                    execute(schedule([step], set(step.outs), []), slots)
-                cost = sum(_own_bytes(slots[s], args) for s in step.outs)
-                if cost > self._fold_room:
-                    left.append(step)
-                    continue
-                self._fold_room -= cost
-                values.update({s: slots[s] for s in step.outs if s})
-            fixed.update(step.outs)
-        read = {s for step in left for s in step.ins} | roots
-        keep = dict.fromkeys(s for s in read if s in fixed and s)
-        self._folded.update({s: values[s] for s in keep if s in values})
-        self._fold_room = FOLD_LIMIT - sum(_own_bytes(v, []) for v in self._folded.values())
-        return left, keep
-
-    def _constant(self, slot: int) -> Any:
-        if slot not in self._loaded:
-            self._loaded[slot] = load(self.program.constants[slot], self.program.settings)
-        return self._loaded[slot]
+        for slot, value in keep.items():
+            template[slot] = value
+        return schedule(steps, results | keep.keys(), template)
 
     def _announce(self, watch: Watch, slots: list[Any]) -> dict[int, list[str]]:
         """Report what is there before the run; return slot -> names for what is computed."""
@@ -265,17 +219,6 @@ class Executor:
 def _check_param(name: str, tensor: torch.Tensor, expected: torch.dtype, param: bool) -> None:
     if tensor.dtype != expected and not (param and tensor.is_floating_point()):
         raise DataError(f"{name!r} is {tensor.dtype}, expected {expected}", hint="convert it first")
-
-
-def _own_bytes(value: Any, args: list[Any]) -> int:
-    """Bytes that keeping `value` costs: none for a view of one of `args`."""
-    if not isinstance(value, torch.Tensor):
-        return 0
-    storage = value.untyped_storage().data_ptr()
-    shared = any(
-        isinstance(a, torch.Tensor) and a.untyped_storage().data_ptr() == storage for a in args
-    )
-    return 0 if shared else value.nbytes
 
 
 @contextlib.contextmanager

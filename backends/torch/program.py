@@ -15,9 +15,12 @@ import torch
 from backends.torch import fallback
 from backends.torch.control import CONTROL, Control
 from backends.torch.dtypes import result_type, to_torch
+from backends.torch.ops.straight import STRAIGHT
 from backends.torch.plan import NOTHING, Step
 from backends.torch.table import OPS, Site, bind
 from ir.errors import BackendError
+
+STRAIGHT_KEY = "quant:straight"  # no attribute of a function can have this name
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,7 @@ class Program:
         for value in graph.inputs:
             slot = self.declare(value)
             self.inputs.append(slot)
-            if value.name in graph.initializers:
+            if value.name and value.name in graph.initializers:
                 self.constants[slot] = graph.initializers[value.name]
         if self.outer is None:
             for value in graph.initializers.values():
@@ -99,7 +102,9 @@ class Program:
             self.inline(node, function, ins, attrs, scope)
             return
         types = tuple(self.types[slot] for slot in ins)
-        site = Site(node, opset, types, self.settings.float32, self.settings.device)
+        site = Site(
+            node, opset, types, self.settings.float32, self.settings.device, STRAIGHT_KEY in caller
+        )
         if node.op_type in CONTROL and node.domain == "":
             fn, ins = self.control(node, ins, attrs, opset, scope)
         else:
@@ -127,6 +132,8 @@ class Program:
         inner: dict[ir.Value, int] = dict.fromkeys(function.inputs, NOTHING)
         inner.update(zip(function.inputs, ins, strict=False))
         given = {**attributes(function, {}), **attrs}
+        if node.domain == "quant":
+            given[STRAIGHT_KEY] = True
         for body_node in function:
             self.add_node(body_node, inner, given, function.opset_imports.get("", 25))
         for value, result in zip(node.outputs, function.outputs, strict=False):
@@ -167,7 +174,9 @@ def implementation(site: Site, attrs: dict[str, Any]) -> Callable[..., Any]:
     """Our own function of the op if there is one, else its ONNX body or ONNX Runtime."""
     node = site.node
     strings = ir.DataType.STRING in site.types
-    entry = OPS.get(node.op_type) if node.domain == "" and not strings else None
+    entry = None
+    if node.domain == "" and not strings:
+        entry = (site.straight and STRAIGHT.get(node.op_type)) or OPS.get(node.op_type)
     if entry is None:
         return fallback.Fallback(site, attrs)
     return bind(entry, attrs, site)

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 import torch
 
@@ -26,7 +27,8 @@ class Site:
 
     `types` are the inputs' ONNX element types where known before the run (always for types that
     torch lacks); `opset` the version of the default domain; `float32` the dtype that plays
-    float32; `device` where new tensors go.
+    float32; `device` where new tensors go;
+    `straight` whether the node is part of the body of an Encode or Decode.
     """
 
     node: ir.Node
@@ -34,6 +36,7 @@ class Site:
     types: tuple[ir.DataType | None, ...] = ()
     float32: torch.dtype = torch.float32
     device: str = "cpu"
+    straight: bool = False
 
     @property
     def outputs(self) -> int:
@@ -41,9 +44,9 @@ class Site:
         wanted = [i for i, value in enumerate(self.node.outputs) if value.name]
         return wanted[-1] + 1 if wanted else 1
 
-    def dtype(self, code: int) -> torch.dtype:
-        """The torch dtype that holds ONNX element type `code`."""
-        code = ir.DataType(code)
+    def dtype(self, element: int) -> torch.dtype:
+        """The torch dtype that holds ONNX element type `element`."""
+        code = ir.DataType(element)
         if code is ir.DataType.FLOAT:
             return self.float32
         if code not in TORCH_DTYPES:
@@ -62,6 +65,7 @@ class Entry:
     random: bool = False
     attrs: frozenset[str] = field(default_factory=frozenset)
     wants_site: bool = False
+    defaults: dict[str, float] = field(default_factory=dict)
 
 
 OPS: dict[str, Entry] = {}
@@ -73,7 +77,10 @@ def op(*names: str, random: bool = False) -> Callable[[Callable], Callable]:
     def enter(fn: Callable) -> Callable:
         params = inspect.signature(fn).parameters.values()
         keywords = {p.name for p in params if p.kind is inspect.Parameter.KEYWORD_ONLY}
-        entry = Entry(fn, random, frozenset(keywords - {"site"}), "site" in keywords)
+        # ONNX attributes are float32: 1e-5 means its float32 neighbour in double precision too
+        single = {p.name: float(np.float32(p.default)) for p in params if type(p.default) is float}
+        known = frozenset(keywords - {"site"})
+        entry = Entry(fn, random, known, "site" in keywords, single)
         for name in names:
             if name in OPS:
                 raise ValueError(f"op {name} is registered twice")
@@ -96,6 +103,8 @@ def bind(entry: Entry, attrs: dict[str, Any], site: Site) -> Callable[..., Any]:
     unknown = sorted(attrs.keys() - entry.attrs)
     if unknown:
         raise BackendError(f"attribute {unknown[0]} is not supported here", at=site.node)
+    if entry.defaults:
+        attrs = {**entry.defaults, **attrs}
     if entry.wants_site:
         attrs = {**attrs, "site": site}
     return functools.partial(entry.fn, **attrs) if attrs else entry.fn

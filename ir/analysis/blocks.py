@@ -1,4 +1,4 @@
-"""Regions with one way in and one way out: residual blocks, skip levels, gates. No names are read."""
+"""Regions with one way in and one way out: residual blocks, skip levels, gates."""
 
 from __future__ import annotations
 
@@ -12,12 +12,16 @@ from ir.analysis import idioms
 from ir.analysis.idioms.base import is_op
 from ir.graph import Graph, Node, Value, constant, graphs, rank, readers
 
-LINEAR = frozenset({"Conv", "ConvTranspose", "MatMul", "Gemm", "Einsum", "ConvInteger", "Attention"})
+LINEAR = frozenset(
+    {"Conv", "ConvTranspose", "MatMul", "Gemm", "Einsum", "ConvInteger", "Attention"}
+)
 _JOINS = {"Add": "residual", "Concat": "skip", "Mul": "gate"}
 _PROJECTION = frozenset(
-    "Identity Cast BatchNormalization InstanceNormalization GroupNormalization LayerNormalization "
-    "RMSNormalization AveragePool MaxPool GlobalAveragePool Pad Resize Dropout Transpose "
-    "Slice Reshape Squeeze Unsqueeze".split()
+    (  # noqa: SIM905
+        "Identity Cast BatchNormalization InstanceNormalization GroupNormalization "
+        "LayerNormalization RMSNormalization AveragePool MaxPool GlobalAveragePool Pad Resize "
+        "Dropout Transpose Slice Reshape Squeeze Unsqueeze"
+    ).split()
 )
 """What a shortcut may pass besides one linear op."""
 _SHORTCUT_LIMIT = 8
@@ -32,7 +36,8 @@ class Block:
     entry, exit: the value that comes in and the one that goes out
     nodes:       everything between, in graph order; no inner value is read outside
     side:        other computed values read inside (mask, rotary table, time embedding)
-    kind:        residual: exit = shortcut(entry) + branch(entry); skip: joined by Concat; gate: by Mul.
+    kind:        residual: exit = shortcut(entry) + branch(entry); skip: joined by Concat,
+                 gate: by Mul.
                  The shortcut is direct, or holds one linear op and norms, pooling, layout ops;
                  a branch holds at least one linear op
     depth:       how many blocks it lies in (0: outermost)
@@ -149,7 +154,9 @@ class _Search:
         if not any(n.op_type in LINEAR for n in reached.values()):
             return None
         ways = [_way(t, entry, self.static) for t in terms]
-        if None not in ways and False not in ways:  # only linear ops side by side: nothing is skipped
+        if (
+            None not in ways and False not in ways
+        ):  # only linear ops side by side: nothing is skipped
             return None
         nodes = sorted(reached.values(), key=lambda n: self.order[id(n)])
         if not self.closed(nodes, join):
@@ -209,9 +216,7 @@ def _shortcut(term: Value, static: set[int]) -> Iterator[tuple[Value, bool]]:
         if node is None or node.domain not in ("", "ai.onnx"):
             return
         inputs = [
-            v
-            for v in node.inputs
-            if v is not None and constant(v) is None and id(v) not in static
+            v for v in node.inputs if v is not None and constant(v) is None and id(v) not in static
         ]
         if node.op_type in LINEAR and not projected:
             projected = True
@@ -233,9 +238,7 @@ def _way(term: Value, entry: Value, static: set[int]) -> bool | None:
 
 def _nested(found: list[Block], order: dict[int, int]) -> list[Block]:
     """Outermost first, with depths; blocks that cross another one stay at its depth."""
-    ordered = sorted(
-        found, key=lambda b: (order[id(b.nodes[0])], -order[id(b.exit.producer())])
-    )
+    ordered = sorted(found, key=lambda b: (order[id(b.nodes[0])], -order[id(b.exit.producer())]))
     result: list[Block] = []
     open_ends: list[int] = []
     for block in ordered:

@@ -16,8 +16,11 @@ LARGEST_MASK = -1e3
 _CONSTANT_LIMIT = 1 << 26
 
 MOVES = frozenset(
-    "Cast Identity Expand Slice Gather GatherElements GatherND Concat Unsqueeze Squeeze Reshape "
-    "Transpose Flatten Split Tile Pad Trilu Dropout ScatterND ScatterElements CastLike".split()
+    (  # noqa: SIM905
+        "Cast Identity Expand Slice Gather GatherElements GatherND Concat Unsqueeze Squeeze "
+        "Reshape Transpose Flatten Split Tile Pad Trilu Dropout ScatterND ScatterElements "
+        "CastLike"
+    ).split()
 )
 """Ops that only move entries of their first input (Concat: of all)."""
 _FLOATS_AT = {"Where": (1, 2), "Concat": None, "ScatterND": (0, 2), "ScatterElements": (0, 2)}
@@ -26,13 +29,13 @@ _FLOATS_AT |= {"Max": None, "Clip": (0,), "Sum": None, "Neg": (0,)}
 
 
 def masked_values(graph: Graph) -> dict[str, float]:
-    """Name of every value that carries mask entries -> the threshold: what is at or below it is mask.
+    """Name of every value that carries mask entries -> its threshold: at or below it is mask.
 
     A value is on the list when it lies between a large negative constant (finfo.min of any float
     type, -inf, -1e9, -10000, ...) and a Softmax, written out or as an op, or the mask input of an
     Attention. Between the two: casts, moves, Where, sums, products with numbers. The threshold is
-    half of the smallest mask entry put in, so scores added to the mask do not hide it. Shapes are not
-    needed. Linear in the number of nodes.
+    half of the smallest mask entry put in, so scores added to the mask do not hide it. Shapes
+    are not needed. Linear in the number of nodes.
     """
     links = _Links(graph)
     upstream = _towards_softmax(graph, links)
@@ -110,7 +113,9 @@ def _passing_inputs(node: Node) -> list[Value]:
     if node.op_type not in MOVES and node.op_type not in _FLOATS_AT:
         return []
     places = _FLOATS_AT.get(node.op_type, (0,))
-    chosen = node.inputs if places is None else [node.inputs[i] for i in places if i < len(node.inputs)]
+    chosen = (
+        node.inputs if places is None else [node.inputs[i] for i in places if i < len(node.inputs)]
+    )
     return [v for v in chosen if v is not None]
 
 
@@ -131,7 +136,9 @@ def _penalty(value: Value) -> float | None:
     """c of (mask - 1) * c or scores - mask * c with a large positive c."""
     node = value.producer()
     if is_op(node, "Sub"):
-        node = node.inputs[1].producer() if node is not None and node.inputs[1] is not None else None
+        node = (
+            node.inputs[1].producer() if node is not None and node.inputs[1] is not None else None
+        )
     if node is None or not is_op(node, "Mul"):
         return None
     factors = [number(v) for v in node.inputs]
@@ -184,7 +191,9 @@ def _through(node: Node, index: int, threshold: float) -> float | None:
         factor = number(node.inputs[1 - index])
         if factor is None:
             return threshold
-        scaled = threshold * factor if node.op_type == "Mul" else threshold / factor if factor else 0
+        scaled = (
+            threshold * factor if node.op_type == "Mul" else threshold / factor if factor else 0
+        )
         return scaled if scaled < 0 else None
     if node.op_type in ("Max", "Clip"):
         bounds = [number(v) for i, v in enumerate(node.inputs) if i != index and i < 2]

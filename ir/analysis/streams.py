@@ -90,7 +90,8 @@ def _contraction(node: Node) -> tuple[Value, int, Port] | None:
     if size is None:
         return None
     if node.op_type == "MatMul":
-        return (x, size - 1, Port(node, w, rank(w) - 2, "weight")) if (rank(w) or 0) >= 2 else None
+        w_rank = rank(w) or 0
+        return (x, size - 1, Port(node, w, w_rank - 2, "weight")) if w_rank >= 2 else None
     if node.op_type == "Gemm":
         transposed = attribute(node, "transB", 0)
         axis = 0 if attribute(node, "transA", 0) else 1
@@ -199,11 +200,11 @@ class _Walk:
                 self.port(node, gain, axes, "weight")
                 return
         for operand in (second, first):
-            if operand is not None and _leads_to_linear(operand):
-                if shapes.dims(operand) == shapes.dims(node.outputs[0]):
-                    self.keep({"scale"})
-                    yield operand, axes
-                    return
+            full = shapes.dims(operand) == shapes.dims(node.outputs[0])
+            if operand is not None and full and _leads_to_linear(operand):
+                self.keep({"scale"})
+                yield operand, axes
+                return
         self.block(node, "multiplies two activations, neither straight from a linear layer")
 
     def write_linear(self, node: Node, axes: Axes) -> Iterator[tuple[Value, Axes]]:
@@ -259,7 +260,9 @@ class _Walk:
         size = rank(node.outputs[0]) or 0
         channel = 1 if node.op_type == "BatchNormalization" else size - 1
         axis = attribute(node, "axis", -1)
-        if axes != (channel,) or (node.op_type != "BatchNormalization" and axis not in (-1, size - 1)):
+        if axes != (channel,) or (
+            node.op_type != "BatchNormalization" and axis not in (-1, size - 1)
+        ):
             self.block(node, "normalises over another axis")
             return
         self.keep({"scale", "shift"})
@@ -278,7 +281,9 @@ class _Walk:
         for node, index in readers(value):
             yield from self.read_by(node, index, value, axes)
 
-    def read_by(self, node: Node, index: int, value: Value, axes: Axes) -> Iterator[tuple[Value, Axes]]:
+    def read_by(
+        self, node: Node, index: int, value: Value, axes: Axes
+    ) -> Iterator[tuple[Value, Axes]]:
         place = _contraction(node)
         if node.op_type in ("Shape", "Size"):
             return
@@ -295,7 +300,7 @@ class _Walk:
                 return
             self.keep(_KEEPS[node.op_type])
             yield node.outputs[0], after
-        elif is_op(node, "Add") or (is_op(node, "Mul") and self.carries(node, value)):
+        elif is_op(node, "Add") or (is_op(node, "Mul") and self.carries(node, value, axes)):
             yield node.outputs[0], axes
         elif is_op(node, "MatMul") and index == 1 and constant(node.inputs[0]) is None:
             yield from self.summed(node, axes)
@@ -309,9 +314,9 @@ class _Walk:
         else:
             yield node.outputs[0], axes
 
-    def carries(self, node: Node, value: Value) -> bool:
+    def carries(self, node: Node, value: Value, axes: Axes) -> bool:
         """Whether the scale of this operand, and of it alone, goes through the product."""
-        return (id(node.outputs[0]), self.axes) in self.members and sum(
+        return (id(node.outputs[0]), axes) in self.members and sum(
             v is value for v in node.inputs
         ) == 1
 

@@ -1,11 +1,12 @@
 """Bring a model from any opset between 7 and the installed onnx's newest to the working opset.
 
 Why our own table. `onnxscript.version_converter` starts at opset 18 and skips, with a log line,
-what it cannot do (functions with attribute references, GroupNormalization without shapes).
-`onnx.version_converter` works on one serialised proto (2 GB at most, every weight copied and all
-external data lost from sight), leaves local functions at their old opset, and keeps the old
-meaning of none of: Scan-8 with a batch above 1, `spatial=0`, RoiAlign's half pixel, Resize-10's
-rounding, `tf_half_pixel_for_nn`. The changes between 7 and 25 are few enough to be said once.
+what it cannot do (attribute references in functions, GroupNormalization without shapes).
+`onnx.version_converter` (1.23) needs the whole model in one serialised proto, so 2 GB at most and
+every weight copied; leaves local functions at their old opset; refuses `spatial=0`; and of the
+cases in `tests/capture/old_nodes.txt` turns five into models that compute something else (Hardmax,
+Upsample and Resize-10 in linear mode, Resize-10 when it shrinks), as it does GroupNormalization-18.
+The changes between 7 and 25 are few enough to be said once, here.
 """
 
 from __future__ import annotations

@@ -98,10 +98,7 @@ def _check_nodes(
                     hint="the model is damaged: export it again",
                 )
         for attribute in node.attribute:
-            if attribute.HasField("sparse_tensor") or attribute.sparse_tensors:
-                raise CaptureError("sparse tensors are not supported", at=_label(node))
-            for tensor in _tensors(attribute):
-                check_tensor(tensor, base, f"constant of {_label(node)}")
+            _check_constants(attribute, base, _label(node))
             for body in _bodies(attribute):
                 scope = outer | own if scope is None else scope
                 _check_graph(body, scope, base)
@@ -129,10 +126,14 @@ def _bodies(attribute: onnx.AttributeProto) -> Iterator[onnx.GraphProto]:
     yield from attribute.graphs
 
 
-def _tensors(attribute: onnx.AttributeProto) -> Iterator[onnx.TensorProto]:
-    if attribute.HasField("t"):
-        yield attribute.t
-    yield from attribute.tensors
+def _check_constants(attribute: onnx.AttributeProto, base: Path | None, at: str) -> None:
+    if attribute.HasField("sparse_tensor") or attribute.sparse_tensors:
+        raise CaptureError(
+            "sparse tensors are not supported", at=at, hint="store them as dense tensors"
+        )
+    single = [attribute.t] if attribute.HasField("t") else []
+    for tensor in (*single, *attribute.tensors):
+        check_tensor(tensor, base, f"constant of {at}")
 
 
 def _label(node: onnx.NodeProto) -> str:

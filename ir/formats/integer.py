@@ -1,12 +1,13 @@
-"""Integer codes: pure functions of (numbers, scale, zero, QType); the meaning of i8, u4 and the like."""
+"""Integer codes: pure functions of (numbers, scale, zero, QType); the meaning of i8, u4 and the
+like."""
 
 from __future__ import annotations
 
 import ml_dtypes
 import numpy as np
 
-from ..errors import PipelineError
-from ..qtype import QType
+from ir.errors import PipelineError
+from ir.qtype import QType
 
 _NARROW = {
     "i4": ml_dtypes.int4,
@@ -27,7 +28,8 @@ def dtype(element: str) -> np.dtype:
     if element in _NARROW:
         return np.dtype(_NARROW[element])
     raise PipelineError(
-        f"element '{element}' has no ONNX integer type", hint="use i2, u2, i4, u4, i8, u8, i16 or u16"
+        f"element '{element}' has no ONNX integer type",
+        hint="use i2, u2, i4, u4, i8, u8, i16 or u16",
     )
 
 
@@ -43,7 +45,8 @@ def expand(part: np.ndarray, shape: tuple[int, ...], qtype: QType) -> np.ndarray
 def scale_and_zero(low, high, qtype: QType) -> tuple[np.ndarray, np.ndarray | None]:
     """Scale (float32) and zero point (codes' type, or None) that cover [low, high], zero included.
 
-    Symmetric: s = max(|low|, |high|) / qmax (unsigned codes without a zero hold no negatives). Affine: s = (high - low) / (qmax - qmin),
+    Symmetric: s = max(|low|, |high|) / qmax (unsigned codes without a zero hold no negatives).
+    Affine: s = (high - low) / (qmax - qmin),
     z = round(qmin - low / s). Card observers, eq. 1.
     """
     low = np.minimum(np.asarray(low, np.float64), 0)
@@ -65,7 +68,9 @@ def encode(x: np.ndarray, scale: np.ndarray, zero: np.ndarray | None, qtype: QTy
     return np.clip(codes, *qtype.limits).astype(dtype(qtype.element))
 
 
-def decode(codes: np.ndarray, scale: np.ndarray, zero: np.ndarray | None, qtype: QType) -> np.ndarray:
+def decode(
+    codes: np.ndarray, scale: np.ndarray, zero: np.ndarray | None, qtype: QType
+) -> np.ndarray:
     """(codes - zero) * scale in float32: what DequantizeLinear does."""
     steps = codes.astype(np.float32)
     if zero is not None:

@@ -14,12 +14,10 @@ def inline(node: Node, ctx: Ctx) -> bool:
     branch = attribute(node, "then_branch" if condition.all() else "else_branch")
     edit, inputs = ctx.edit, list(node.inputs)
     ctx.did(node)
-    results = list(branch.outputs)
     for value in list(branch.initializers.values()):
-        held = edit.constant(value.const_value, value.name, at=node)
+        held = edit.constant(value.const_value, str(value.name), at=node)
         value.replace_all_uses_with(held, replace_graph_outputs=True)
-        results = [held if r is value else r for r in results]
-    edit.move(list(branch), after=node)
+    results = edit.unpack(branch, after=node)
     for old, new in zip(node.outputs, results, strict=True):
         # A branch may return a value of the outside, or the same one twice: a copy takes the name.
         own = new.producer() is not None and new.producer().graph is node.graph  # type: ignore

@@ -11,9 +11,9 @@ from ir import ops
 from ir.formats import integer
 from ir.graph import Graph, Node, constant
 from ir.verify import Stage
+from passes.core import Ctx, Effect, Pass, Stat, register
+from passes.ranges import Method, searched_range
 
-from ..core import Ctx, Effect, Pass, Stat, register
-from ..ranges import Method, searched_range
 
 @register
 @dataclass(frozen=True)
@@ -22,9 +22,11 @@ class Clip(Pass):
 
     rewrite:  Encode(x, s, z) --> Encode(x, s', z'), and the same in its Decodes
     shapes:   s, z unchanged
-    options:  method: minmax, percentile, entropy or mse; percent: the share kept by percentile, in %
+    options:  method: minmax, percentile, entropy or mse; percent: the share kept by percentile, in
+              %
     error:    the one chosen; never a range wider than the data's
-    raises:   PassError without a collected histogram; skips values with a scale per channel or at run time
+    raises:   PassError without a collected histogram; skips values with a scale per channel or at
+              run time
     source:   card observers; entropy: TensorRT 2017; mse: as in AdaRound, arXiv:2004.10568
     """
 
@@ -59,7 +61,8 @@ class Clip(Pass):
 
 def set_scale(encode: Node, scale: np.ndarray, zero: np.ndarray | None, ctx: Ctx) -> None:
     """Give an Encode and all its Decodes another constant scale (and zero)."""
-    name = encode.inputs[0].name
+    source = encode.inputs[0]
+    name = source.name if source is not None else "value"
     parts = [ctx.edit.constant(np.asarray(scale, np.float32), f"{name}.scale")]
     if zero is not None:
         parts.append(ctx.edit.constant(np.asarray(zero), f"{name}.zero"))

@@ -12,8 +12,8 @@ from ir.formats import integer
 from ir.graph import Graph, array
 from ir.qtype import QType
 from ir.verify import Stage
+from passes.core import Ctx, Effect, Pass, register
 
-from ..core import Ctx, Effect, Pass, register
 from .clip import set_scale
 
 SHRINKS = 1.0 - np.arange(40) / 50.0
@@ -48,7 +48,11 @@ class ClipWeights(Pass):
                 ctx.skip(encode.inputs[0], "its scale is computed at run time")
                 continue
             source = encode.inputs[0]
-            set_scale(encode, *best_range(weight.astype(np.float32, copy=False), ops.qtype_of(encode)), ctx)
+            set_scale(
+                encode,
+                *best_range(weight.astype(np.float32, copy=False), ops.qtype_of(encode)),
+                ctx,
+            )
             ctx.did(source)
 
 

@@ -7,13 +7,12 @@ from typing import ClassVar
 
 import numpy as np
 
-from ir.graph import Graph, Node, array, attribute
-from ir.formats import integer
 from ir import ops
+from ir.formats import integer
+from ir.graph import Graph, Node, array, attribute
 from ir.verify import Stage
-
-from ..core import Ctx, Effect, Pass, Stat, register
-from ..sites import Linear, bias_of, linear, linears
+from passes.core import Ctx, Effect, Pass, Stat, register
+from passes.sites import Linear, bias_of, linear, linears
 
 
 def mean_shift(error: np.ndarray, mean: np.ndarray, site: Linear) -> np.ndarray:
@@ -39,7 +38,8 @@ class CorrectBias(Pass):
     shapes:   b f32[N]; means f32[K]
     options:  none
     error:    the mean of every output channel is restored, as far as x's mean stays what it was
-    raises:   nothing; skips layers without a constant bias, with rounding still to come, or unseen inputs
+    raises:   nothing; skips layers without a constant bias, with rounding still to come, or unseen
+              inputs
     source:   DFQ, arXiv:1906.04721, section 4.2 (empirical form)
     """
 
@@ -52,7 +52,7 @@ class CorrectBias(Pass):
     def run(self, graph: Graph, ctx: Ctx) -> None:
         assert ctx.float_graph is not None
         originals = {
-            node.outputs[0].name: site
+            node.name: site
             for node in ctx.float_graph.graph.all_nodes()
             if (site := linear(node)) is not None
         }
@@ -61,7 +61,7 @@ class CorrectBias(Pass):
             decode = site.weight.producer()
             if decode is None or not ops.is_op(decode, "Decode"):
                 continue
-            original, bias = originals.get(site.y.name), bias_of(site)
+            original, bias = originals.get(site.node.name), bias_of(site)
             if bias is None:
                 ctx.skip(site.node, "it has no constant bias")
             elif original is None or original.x.name not in means:

@@ -12,9 +12,9 @@ from ir.formats import integer
 from ir.graph import Graph, Node, array
 from ir.qtype import QType
 from ir.verify import Stage
+from passes.core import Ctx, Effect, Pass, register
+from passes.sites import Linear, linears
 
-from ..core import Ctx, Effect, Pass, register
-from ..sites import Linear, linears
 from .limits import PAIRS, fit_pairs, from_kernel_rows, kernel_rows
 
 LIMIT = "quant.limit"
@@ -87,14 +87,17 @@ class Rtn(Pass):
         zero = array(encode.inputs[2]) if len(encode.inputs) > 2 else None
         assert scale is not None
         weight = weight.astype(np.float32, copy=False)
-        if encode.metadata_props.get(LIMIT) == PAIRS and site is not None:
+        source = encode.inputs[0]
+        name = source.name if source is not None else "weight"
+        paired = qtype.element == "i8" and zero is None  # narrower codes cannot saturate
+        if encode.metadata_props.get(LIMIT) == PAIRS and site is not None and paired:
             codes, scale = round_pairs(weight, scale, site)
-            new_scale = ctx.edit.constant(scale, f"{encode.inputs[0].name}.scale")
+            new_scale = ctx.edit.constant(scale, f"{name}.scale")
             for decode in decodes:
                 ctx.edit.set_input(decode, 1, new_scale)
         else:
             codes = round_weight(weight, scale, zero, qtype)
-        ctx.edit.replace(encode.outputs[0], ctx.edit.constant(codes, f"{encode.inputs[0].name}.codes"))
+        ctx.edit.replace(encode.outputs[0], ctx.edit.constant(codes, f"{name}.codes"))
         dead = [v for v in encode.inputs if v is not None]
         ctx.edit.remove(encode)
         for value in dead:

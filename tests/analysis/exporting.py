@@ -24,9 +24,7 @@ def script_export(module, args, opset=13, **options) -> onnx_ir.Model:
     stream = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        torch.onnx.export(
-            module.eval(), args, stream, opset_version=opset, dynamo=False, **options
-        )
+        torch.onnx.export(module.eval(), args, stream, opset_version=opset, dynamo=False, **options)
     return shapes.infer(onnx_ir.from_proto(onnx.load_from_string(stream.getvalue())))
 
 
@@ -74,9 +72,7 @@ def standard_op(idiom: Idiom, arrays: list[np.ndarray | None], outputs: int) -> 
             [node],
             "one",
             [
-                helper.make_tensor_value_info(
-                    n, helper.np_dtype_to_tensor_dtype(a.dtype), a.shape
-                )
+                helper.make_tensor_value_info(n, helper.np_dtype_to_tensor_dtype(a.dtype), a.shape)
                 for n, a in zip(names, prepared, strict=True)
                 if a is not None
             ],

@@ -113,7 +113,9 @@ def test_an_unbound_symbol_is_named_with_the_remedy(resnet):
 def test_idioms_count_once_and_relu6_is_not_a_relu():
     class Net(nn.Module):
         def forward(self, x):
-            return nn.functional.relu6(nn.functional.gelu(x)) + nn.functional.hardswish(x) + x.relu()
+            return (
+                nn.functional.relu6(nn.functional.gelu(x)) + nn.functional.hardswish(x) + x.relu()
+            )
 
     graph = script_export(Net(), (torch.zeros(3, 5),), 13)
     found = cost(graph).nonlinear

@@ -11,24 +11,7 @@ from onnx import TensorProto, helper, numpy_helper, parser
 
 from ir.capture import capture
 from ir.errors import CaptureError
-
-GOOD = """
-    <ir_version: 8, opset_import: ["": 17]>
-    g (float[?,4] x) => (float[?,3] y) <float[4,3] w = {1,2,3,4,5,6,7,8,9,10,11,12}> {
-        y = MatMul(x, w)
-    }
-"""
-
-
-def good() -> onnx.ModelProto:
-    return parser.parse_model(GOOD)
-
-
-def refuse(source, message: str, **kwargs) -> CaptureError:
-    with pytest.raises(CaptureError, match=message) as info:
-        capture(source, **kwargs)
-    assert "\n" not in str(info.value)
-    return info.value
+from tests.capture.refusing import good, graph_of, refuse
 
 
 def test_the_good_model_is_accepted():
@@ -72,11 +55,6 @@ def test_every_truncation_is_refused_or_sound(tmp_path):
         except CaptureError:
             continue
         assert model.graph.outputs[0].name == "y"
-
-
-def graph_of(*nodes: str, inputs: str = "float[2] x", outputs: str = "float[2] y") -> str:
-    head = f'<ir_version: 8, opset_import: ["": 17]> g ({inputs}) => ({outputs})'
-    return f"{head} {{ {' '.join(nodes)} }}"
 
 
 @pytest.mark.parametrize(("nodes", "message"), [
@@ -154,90 +132,6 @@ def test_negative_input_dimensions(dim):
     model = good()
     model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = dim
     refuse(model, f"dimension 0 of an input is {dim}")
-
-
-def external(folder, location: str, size: int = 48, **entries) -> str:
-    """A model file in `folder` whose weight 'w' lies at `location`."""
-    model = good()
-    tensor = model.graph.initializer[0]
-    tensor.ClearField("float_data")
-    tensor.ClearField("raw_data")
-    tensor.data_location = TensorProto.EXTERNAL
-    for key, value in {"location": location, **entries}.items():
-        tensor.external_data.add(key=key, value=str(value))
-    folder.mkdir(exist_ok=True)
-    (folder / "w.bin").write_bytes(bytes(size))
-    path = folder / "m.onnx"
-    path.write_bytes(model.SerializeToString())
-    return str(path)
-
-
-@pytest.mark.parametrize(("location", "message"), [
-    ("../w.bin", "leaves the model's folder"),
-    ("sub/../../w.bin", "leaves the model's folder"),
-    ("/etc/hostname", "leaves the model's folder"),
-    ("link.bin", "leaves the model's folder"),
-    ("link/w.bin", "leaves the model's folder"),
-    (".", "leaves the model's folder"),
-    ("", "names no file"),
-    ("a\0b", "names no file"),
-    ("absent.bin", "is missing"),
-    ("folder", "not a plain file"),
-    ("pipe", "not a plain file"),
-    ("hard.bin", "not a plain file"),
-])  # fmt: skip
-def test_external_data_stays_in_the_models_folder(tmp_path, location, message):
-    (tmp_path / "w.bin").write_bytes(bytes(48))
-    folder = tmp_path / "model"
-    path = external(folder, location)
-    (folder / "link.bin").symlink_to(tmp_path / "w.bin")
-    (folder / "link").symlink_to(tmp_path)
-    (folder / "folder").mkdir()
-    os.mkfifo(folder / "pipe")
-    os.link(tmp_path / "w.bin", folder / "hard.bin")
-    refuse(path, message)
-
-
-@pytest.mark.parametrize(("size", "entries", "message"), [
-    (47, {}, "has 47 bytes; 48 are needed"),
-    (48, {"offset": 4}, "has 48 bytes; 48 are needed from byte 4"),
-    (48, {"offset": -4}, "from byte -4"),
-    (96, {"length": 96}, "needs 48 bytes, the data has 96"),
-    (48, {"offset": "x"}, "not a number"),
-    (48, {"offset": 10**30}, "from byte 1000"),
-])  # fmt: skip
-def test_external_data_must_hold_the_tensor(tmp_path, size, entries, message):
-    refuse(external(tmp_path, "w.bin", size, **entries), message)
-
-
-def test_external_data_needs_a_folder(tmp_path):
-    proto = onnx.load(external(tmp_path, "w.bin"), load_external_data=False)
-    refuse(proto, "came without a folder")
-
-
-def functions(*bodies: str) -> onnx.ModelProto:
-    texts = [
-        f'<domain: "f", opset_import: ["": 17, "f": 1]> {name} (x) => (y) {{ {body} }}'
-        for name, body in (text.split(":", 1) for text in bodies)
-    ]
-    return parser.parse_model(
-        '<ir_version: 8, opset_import: ["": 17, "f": 1]> g (float[2] x) => (float[2] y) '
-        "{ y = f.A(x) }" + "\n".join(texts)
-    )
-
-
-def test_functions_that_call_themselves():
-    refuse(functions("A: y = f.A(x)"), "call themselves: A")
-    refuse(functions("A: y = f.B(x)", "B: y = f.A(x)"), "call themselves")
-
-
-def test_functions_that_explode():
-    bodies = [f"F{i}: a = f.F{i + 1}(x) y = f.F{i + 1}(a)" for i in range(40)]
-    refuse(functions("A: y = f.F0(x)", *bodies, "F40: y = Relu(x)"), "expand to 1099511627776")
-
-
-def test_functions_defined_twice():
-    refuse(functions("A: y = Relu(x)", "A: y = Abs(x)"), "same name")
 
 
 def test_deep_nesting_is_refused_by_the_parser(tmp_path):

@@ -26,8 +26,10 @@ from ir.errors import BackendError
 LISTED = tomllib.loads((Path(__file__).parent / "unsupported.toml").read_text())
 NUMERIC = {
     getattr(onnx.TensorProto, name)
-    for name in "FLOAT DOUBLE FLOAT16 BFLOAT16 INT8 INT16 INT32 INT64 UINT8 UINT16 UINT32 UINT64"
-    " BOOL".split()
+    for name in (
+        *("FLOAT", "DOUBLE", "FLOAT16", "BFLOAT16", "BOOL", "INT8", "INT16", "INT32", "INT64"),
+        *("UINT8", "UINT16", "UINT32", "UINT64"),
+    )
 }
 HOW: dict[str, set[str]] = {}
 

@@ -116,9 +116,8 @@ def unique(
         rank = np.argsort(order)
         values = np.take(values, order, 0 if axis is None else axis)
         first, counts, inverse = first[order], counts[order], rank[inverse]
-    return to_torch(values), *(
-        torch.from_numpy(a.astype(np.int64)) for a in (first, inverse, counts)
-    )
+    one, two, three = (torch.from_numpy(a.astype(np.int64)) for a in (first, inverse, counts))
+    return to_torch(values), one, two, three
 
 
 @op("ReverseSequence")

@@ -172,7 +172,7 @@ def _apply(x: Tensor, dim: int, weights: np.ndarray, mode: str) -> Tensor:
         return x.index_select(dim, torch.from_numpy(weights.argmax(1)).to(x.device))
     matrix = torch.from_numpy(weights).to(x.device)
     wide = x if x.is_floating_point() else x.to(torch.float64)
-    y = torch.tensordot(wide, matrix.to(wide.dtype), dims=([dim], [1])).movedim(-1, dim)
+    y = torch.matmul(wide.movedim(dim, -1), matrix.to(wide.dtype).T).movedim(-1, dim)
     return y if x.is_floating_point() else torch.round(y).to(x.dtype)
 
 

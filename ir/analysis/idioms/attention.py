@@ -12,7 +12,6 @@ from ir.analysis.idioms.base import (
     is_op,
     number,
     origin,
-    other,
     producer,
     reader,
 )
@@ -34,10 +33,12 @@ def softmax(anchor: Node) -> Iterator[Idiom]:
     x = anchor.inputs[0]
     sub = producer(x, "Sub")
     peak = None if sub is None else producer(back(sub.inputs[1], nodes), "ReduceMax")
-    if sub is not None and peak is not None and axes_of(peak, peak.inputs[0]) == axes:
-        if origin(peak.inputs[0]) is origin(sub.inputs[0]):
-            nodes += [sub, peak]
-            x = sub.inputs[0]
+    same_axes = peak is not None and axes_of(peak, peak.inputs[0]) == axes
+    if sub is not None and peak is not None and same_axes:
+        if origin(peak.inputs[0]) is not origin(sub.inputs[0]):
+            return
+        nodes += [sub, peak]
+        x = sub.inputs[0]
     nodes.append(end)
     unique = tuple({id(n): n for n in nodes}.values())
     yield Idiom("Softmax", unique, (x,), (end.outputs[0],), {"axis": axes[0]})
@@ -104,7 +105,9 @@ def _around(before: Value | None, after: Value, middle: tuple[Node, ...]) -> Ite
         extra["masks"] = len(scores.masks)
     nodes = {id(n): n for n in (*scores.nodes, scores.product, *middle, *tail, last)}
     outputs = (last.outputs[0],)
-    yield Idiom("Attention", tuple(nodes.values()), tuple(inputs), outputs, attributes, prepare, extra)
+    yield Idiom(
+        "Attention", tuple(nodes.values()), tuple(inputs), outputs, attributes, prepare, extra
+    )
 
 
 def _weighted_sum(value: Value, nodes: list[Node], extra: dict) -> Node | None:

@@ -49,7 +49,9 @@ def layer_or_rms_norm(anchor: Node) -> Iterator[Idiom]:
         output_dtype, x_value = output.dtype, _with_dtype(x, output, nodes_to_end)
         if x_value is not None and output_dtype is not None and x_value.dtype != output_dtype:
             continue
-        yield Idiom(kind, _unique(nodes_to_end), (x_value, *inputs), (output,), attributes, {}, extra)
+        yield Idiom(
+            kind, _unique(nodes_to_end), (x_value, *inputs), (output,), attributes, {}, extra
+        )
 
 
 def _unique(nodes: list[Node]) -> tuple[Node, ...]:
@@ -179,10 +181,16 @@ def group_norm(anchor: Node) -> Iterator[Idiom]:
     if size is None or x is None or ones is None or x.shape != end.shape:
         return
     nodes += [reshape, unshape]
-    attributes = {"num_groups": ones.size, "epsilon": attribute(anchor, "epsilon", 1e-5), "stash_type": 1}
+    attributes = {
+        "num_groups": ones.size,
+        "epsilon": attribute(anchor, "epsilon", 1e-5),
+        "stash_type": 1,
+    }
     flat = {1: (("Reshape", (-1,)),), 2: (("Reshape", (-1,)),)}
     for all_nodes, inputs, result in _tails(end, nodes, (1 - size,), bias=True):
-        yield Idiom("GroupNormalization", _unique(all_nodes), (x, *inputs), (result,), attributes, flat)
+        yield Idiom(
+            "GroupNormalization", _unique(all_nodes), (x, *inputs), (result,), attributes, flat
+        )
 
 
 def l2_norm(anchor: Node) -> Iterator[Idiom]:

@@ -266,7 +266,11 @@ def _angle_twice(table: Value, interleaved: bool) -> bool:
             return False
         rows = np.asarray(tensor.numpy())
         half = rows.shape[-1] // 2
-        pairs = (rows[..., ::2], rows[..., 1::2]) if interleaved else (rows[..., :half], rows[..., half:])
+        pairs = (
+            (rows[..., ::2], rows[..., 1::2])
+            if interleaved
+            else (rows[..., :half], rows[..., half:])
+        )
         return rows.shape[-1] % 2 == 0 and bool(np.array_equal(*pairs))
     passing = ("Cos", "Sin", "Cast", "Identity", "Unsqueeze", "Mul", "Gather", "Slice")
     value: Value | None = table

@@ -1,0 +1,1 @@
+"""Small programs over the library: each runs in continuous integration."""
