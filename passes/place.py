@@ -111,7 +111,9 @@ class Place(Pass):
         assert self.a is not None
         if self.dynamic:
             name = value.name or "x"
-            return list(ctx.edit.quant("Scale", self.a, [value], like=name, **_behind(value)).outputs)
+            return list(
+                ctx.edit.quant("Scale", self.a, [value], like=name, **_behind(value)).outputs
+            )
         low, high = collected_range(ctx, value.name or "")
         fixed = FIXED_RANGES.get(producer.op_type if producer is not None else "")
         if fixed is not None:
