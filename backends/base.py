@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
+
 from ir.errors import BackendError
 from ir.graph import Graph, Node
 from ir.qtype import QType
