@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from backends.torch import Executor
+from backends.torch.dtypes import to_numpy as as_array
 from calib import metrics
 from ir.errors import BackendError
 from ir.graph import Graph
@@ -30,7 +31,7 @@ def outputs_of(graph: Graph, probes: Sequence[Feeds], dtype: torch.dtype | None 
 
 
 def to_numpy(value) -> np.ndarray:
-    return np.asarray(value.detach().cpu().numpy() if hasattr(value, "detach") else value)
+    return np.asarray(as_array(value))
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ def sqnr(before: Outputs, after: Outputs) -> dict[str, float]:
     totals: dict[str, metrics.Difference] = {}
     for one, two in zip(before, after, strict=True):
         for (name, a), (_, b) in zip(one.items(), two.items(), strict=True):
-            if a.dtype.kind == "f":
+            if (a.dtype.kind == "f" or a.dtype.name == "bfloat16") and a.size:
                 totals.setdefault(name, metrics.Difference()).add(a, b)
     return {name: total.result().sqnr_db for name, total in totals.items()}
 
