@@ -179,6 +179,16 @@ class Edit:
         name, old.name = old.name, self.names.fresh(f"{old.name}.was")
         new.name = name
 
+    def output_instead(self, old: Value, new: Value) -> None:
+        """The graph returns `new` in place of `old`, under the name that its caller knows."""
+        outputs = old.graph.outputs  # type: ignore[union-attr]
+        for index, value in enumerate(outputs):
+            if value is old:
+                outputs[index] = new
+        new.type, new.shape = old.type, old.shape
+        self.take_name(old, new)
+        self.changes += 1
+
     def set_input(self, node: Node, index: int, value: Value | None) -> None:
         """Let one input of a node read another value."""
         node.replace_input_with(index, value)

@@ -17,6 +17,10 @@ REACH = 128
 """Largest |w0 + w1| for which 255 * (w0 + w1) fits in 16 bits with sign."""
 STRETCHES = np.linspace(1.0, 2.0, 51)
 """Scales tried, as multiples: at 2.0 no pair can break the rule."""
+SHORT = 256
+"""Rows up to this length choose among `NEAR` by their true error."""
+NEAR = np.linspace(0.85, 1.15, 13)
+"""Multiples tried around the expected best."""
 _CHUNK = 1 << 17  # weights per step: its temporaries stay in the cache
 
 
@@ -72,36 +76,52 @@ def hold_pairs(steps: np.ndarray) -> np.ndarray:
 
 
 def fit_pairs(rows: np.ndarray, scale: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Codes int8 [N, K] and scales [N, 1] with the least expected squared error that keep the
-    rule.
+    """Codes int8 [N, K] and scales [N, 1] with little squared error that keep the rule.
 
-    rows f32 [N, K]; scale f32 [N, 1], as the plain rounding would have it. A wider scale makes
-    every rounding error larger (t^2 / 12 steps^2 each) and every projected pair's smaller (half the
-    square of what it goes past the reach); the stretch t of each row is where their sum is least.
+    rows f32 [N, K]; scale f32 [N, 1], as the plain rounding would have it. Each row takes the
+    stretch that `best_stretch` expects most of; short rows, whose errors do not average out, also
+    try its neighbours.
     """
     codes = np.empty_like(rows, dtype=np.int8)  # laid out in memory as the rows are
     wider = np.empty_like(scale)
     size = max(1, _CHUNK // max(1, rows.shape[1]))
     for start in range(0, len(rows), size):
         part = slice(start, start + size)
-        steps = rows[part] / scale[part]
-        stretch = best_stretch(steps)
-        if stretch is not None:
-            np.divide(steps, stretch, out=steps)
-        codes[part] = hold_pairs(steps)
-        wider[part] = scale[part] if stretch is None else scale[part] * stretch
+        codes[part], wider[part] = _fit(rows[part], scale[part])
     return codes, wider
 
 
-def best_stretch(steps: np.ndarray) -> np.ndarray | None:
-    """The stretch [N, 1] of each row of `steps` [N, K]; None where all are 1."""
+def _fit(rows: np.ndarray, scale: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """`fit_pairs` of a few rows."""
+    stretch = best_stretch(rows / scale)
+    if rows.shape[1] > SHORT:
+        return hold_pairs(rows / (scale * stretch)), scale * stretch
+    codes, found, least = None, scale, None
+    for near in NEAR:
+        tried = scale * stretch * np.float32(near)
+        held = hold_pairs(rows / tried)
+        error = np.square(held * tried - rows, dtype=np.float64).sum(-1, keepdims=True)
+        if codes is None or least is None:
+            codes, found, least = held, tried, error
+            continue
+        better = error < least
+        codes = np.where(better, held, codes)
+        found, least = np.where(better, tried, found), np.where(better, error, least)
+    assert codes is not None
+    return codes, found
+
+
+def best_stretch(steps: np.ndarray) -> np.ndarray:
+    """The multiple t of each row's scale with the least expected squared error: f32 [N, 1].
+
+    steps [N, K] are weights over scale. A wider scale makes every rounding error larger (t^2 / 12
+    steps^2 each) and every projected pair's smaller (half the square of what it goes past the
+    reach).
+    """
     even = steps.shape[1] // 2 * 2
     total = steps[:, 0:even:2] + steps[:, 1:even:2]
     row, pair = _places(np.abs(total, out=total) > REACH - 1)
-    if not len(row):
-        return None
-    first, second = steps[row, 2 * pair], steps[row, 2 * pair + 1]
-    past = total[row, pair] * (first * second > 0)
+    past = total[row, pair] * (steps[row, 2 * pair] * steps[row, 2 * pair + 1] > 0)
     loss = np.empty((len(STRETCHES), len(steps)))
     for number, stretch in enumerate(STRETCHES):
         still = past > REACH * stretch  # fewer at every stretch, and the others add nothing

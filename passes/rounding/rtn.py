@@ -89,7 +89,8 @@ class Rtn(Pass):
         weight = weight.astype(np.float32, copy=False)
         source = encode.inputs[0]
         name = source.name if source is not None else "weight"
-        if encode.metadata_props.get(LIMIT) == PAIRS and site is not None:
+        paired = qtype.element == "i8" and zero is None  # narrower codes cannot saturate
+        if encode.metadata_props.get(LIMIT) == PAIRS and site is not None and paired:
             codes, scale = round_pairs(weight, scale, site)
             new_scale = ctx.edit.constant(scale, f"{name}.scale")
             for decode in decodes:
