@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
+
+from ir.errors import BackendError
 from ir.graph import Graph, Node
 from ir.qtype import QType
 
@@ -47,3 +51,9 @@ class Target(ABC):
     @abstractmethod
     def open(self, model: Any, threads: int = 0) -> Any:
         """A session of a built model (a graph or its path): `.run(feeds) -> {output: array}`."""
+
+    def seconds(self, graphs: Sequence[Graph], feeds: Mapping[str, np.ndarray]) -> list[float]:
+        """Median CPU seconds of one run of each graph here, on one thread and in turn."""
+        raise BackendError(
+            f"target '{self.name}' cannot measure", hint="leave the option `measure` out"
+        )

@@ -1,6 +1,7 @@
 """The `ptqc` command: read the arguments, run one command, say every error in one line.
 
-Exit status: 0 done; 1 a defect of ptqc; 2 wrong use; 3 to 10 the classes of ir/errors.py; 130 stopped.
+Exit status: 0 done; 1 a defect of ptqc; 2 wrong use; 4 model, 5 data, 6 recipe or options, 7 step,
+8 verification, 9 runtime, 10 output, 3 any other reason; 130 stopped.
 """
 
 from __future__ import annotations
@@ -60,7 +61,10 @@ def explained(error: Exception) -> tuple[str, int]:
         return str(error), error.exit_code
     told = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, MemoryError):
-        return f"not enough memory: {told}; use a smaller --batch, or fewer --samples", PtqcError.exit_code
+        return (
+            f"not enough memory: {told}; use a smaller --batch, or fewer --samples",
+            PtqcError.exit_code,
+        )
     if isinstance(error, OSError) and error.errno == DISK_FULL:
         return f"the disk is full: {told}; free some space", OutputError.exit_code
     return (
@@ -84,12 +88,18 @@ def build_parser() -> argparse.ArgumentParser:
         module = importlib.import_module(f"passes.command.{name}")
         summary, _, rest = (module.__doc__ or "").strip().partition("\n\n")
         own = commands.add_parser(
-            name, help=summary.rstrip("."), formatter_class=_Formatter,
-            description=_paragraphs(summary, rest), epilog=_paragraphs("example:", module.EXAMPLE),
-        )  # fmt: skip
+            name,
+            help=summary.rstrip("."),
+            formatter_class=_Formatter,
+            description=_paragraphs(summary, rest),
+            epilog=_paragraphs("example:", module.EXAMPLE),
+        )
         module.arguments(own)
-        own.add_argument("--json", metavar="FILE", help="also write the results as JSON; - is stdout, "
-                         "where then nothing else goes")  # fmt: skip
+        own.add_argument(
+            "--json",
+            metavar="FILE",
+            help="also write the results as JSON; - is stdout, where then nothing else goes",
+        )
         own.add_argument("--traceback", action="store_true", help="show where an error came from")
         own.set_defaults(module=module)
     return parser
@@ -120,7 +130,9 @@ class _Version(argparse.Action):
 
 
 def _overview() -> str:
-    return "examples:\n" + "\n".join(_module(name).EXAMPLE.split("\n\n")[0] for name in command.NAMES)
+    return "examples:\n" + "\n".join(
+        _module(name).EXAMPLE.split("\n\n")[0] for name in command.NAMES
+    )
 
 
 def _module(name: str) -> ModuleType:
@@ -133,10 +145,12 @@ def _paragraphs(*parts: str) -> str:
 
 @contextlib.contextmanager
 def _plain_warnings(screen: Screen) -> Iterator[None]:
-    """Warnings of ours become lines on stderr, each once; other packages' notes to developers do not."""
+    """Warnings of ours become lines on stderr, each once; other packages' warnings do not."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        warnings.filterwarnings("always", category=UserWarning, module=r"(ir|calib|passes|backends)\b")
+        warnings.filterwarnings(
+            "always", category=UserWarning, module=r"(ir|calib|passes|backends)\b"
+        )
         warnings.showwarning = lambda message, *_, **__: screen.warn(str(message))
         yield
 

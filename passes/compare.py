@@ -104,8 +104,8 @@ def win_back(
 ) -> list[WinBack]:
     """Each quantized layer made float again, alone, and the outputs measured: most won back first.
 
-    One run of the data per layer. `limit`: only the layers whose own output is worst. The quantized graph may
-    be coded or lowered: a layer is found by the names of what it reads and writes.
+    One run of the data per layer. `limit`: only the layers whose own output is worst. The quantized
+    graph may be coded or lowered: a layer is found by the names of what it reads and writes.
     """
     held = [dict(feeds) for feeds in batches]
     reference = [Executor(float_graph).run(feeds) for feeds in held]
@@ -168,11 +168,13 @@ def with_float_layer(quantized: Graph, layer: Layer) -> Graph:
     assert after is not None
     for node in layer.nodes:
         inputs = [
-            None if value is None
-            else edit.constant(tensor.numpy(), f"{value.name}.float") if (tensor := constant(value)) is not None
+            None
+            if value is None
+            else edit.constant(tensor.numpy(), f"{value.name}.float")
+            if (tensor := constant(value)) is not None
             else made[value.name]
             for value in node.inputs
-        ]  # fmt: skip
+        ]
         after = edit.node(
             node.op_type, inputs, like=f"{layer.name}.float", domain=node.domain, after=after
         )

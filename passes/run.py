@@ -74,8 +74,8 @@ def run(
     crash_dir: where a failing step leaves its graph and the rest of the pipeline; None: nowhere.
     progress: called as (what, done, total) during long work.
     stats: statistics collected before (a `Result.stats`), for pipelines that go on from there.
-    checkpoint: a path; `<path>.step<number>` holds how far that step's walk over the data is, so that a
-    run that was stopped goes on from there. Gone when the walk ends.
+    checkpoint: a path; `<path>.step<number>` holds how far that step's walk over the data is, so
+    that a run that was stopped goes on from there. Gone when the walk ends.
     Raises PipelineError before any work, PassError or VerifyError with the step's number.
     """
     import ir
@@ -86,8 +86,10 @@ def run(
     target = backends.target(target) if isinstance(target, str) else target
     stage = stage_of(source)
     check_order(pipeline, stage, has_data=data is not None, fresh=set(stats or ()))
-    batches = data if data is None or isinstance(data, calib.data.Batches) else calib.data.load(
-        data, source, seed=seed
+    batches = (
+        data
+        if data is None or isinstance(data, calib.data.Batches)
+        else calib.data.load(data, source, seed=seed)
     )
     work = clone(source)
     if check is not Check.NONE:
@@ -188,7 +190,9 @@ class _Loop:
         if self.progress is not None:
             ctx.progress = self.progress
         if self.checkpoint is not None:
-            ctx.checkpoint = self.checkpoint.with_name(f"{self.checkpoint.name}.step{report.number}")
+            ctx.checkpoint = self.checkpoint.with_name(
+                f"{self.checkpoint.name}.step{report.number}"
+            )
         wall, cpu = time.perf_counter(), time.process_time()
         step.run(self.graph, ctx)
         edit.finish()

@@ -17,5 +17,7 @@ TINY: dict[str, ModuleType] = {"mlp": mlp, "conv": conv, "attention": attention,
 def tiny_graph(name: str) -> ir.Graph:
     """A tiny model as a graph whose free dimensions are free; shared, so never write into it."""
     model = TINY[name]
-    dynamic = {key: dict.fromkeys(axes, torch.export.Dim.AUTO) for key, axes in model.DYNAMIC.items()}
+    dynamic = {
+        key: dict.fromkeys(axes, torch.export.Dim.AUTO) for key, axes in model.DYNAMIC.items()
+    }
     return ir.capture(model.load(), model.example(), dynamic=dynamic)

@@ -1,4 +1,4 @@
-"""Every registered pass keeps the contract of passes/core.py, and every recipe runs on tiny models."""
+"""Every registered pass keeps the contract of passes/core.py; every recipe runs on tiny models."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 import ir
 import passes
-from ir.errors import PipelineError, PtqcError
+from ir.errors import PassError, PipelineError, PtqcError
 from ir.qtype import QType
 from ir.verify import Stage
 from passes import registry
@@ -63,16 +63,21 @@ def pipeline_with(step: Pass) -> Pipeline:
     """The step behind whatever its declarations ask for."""
     if Stage.FLOAT in step.takes and not step.required() and not step.needs_one_of:
         return Pipeline(step)
-    before = Pipeline.parse(f"{COLLECT} | {CODE} | rtn" if Stage.FLOAT not in step.takes else COLLECT)
+    before = Pipeline.parse(
+        f"{COLLECT} | {CODE} | rtn" if Stage.FLOAT not in step.takes else COLLECT
+    )
     return before + Pipeline(step)
 
 
 def run_alone(step: Pass, name: str, seed: int = 0):
     """The step on a tiny model: a result, or None where it rightly finds nothing to do there."""
     try:
-        return passes.run(tiny_graph(name), pipeline_with(step), data=TINY[name].calibration(2), seed=seed)
-    except PtqcError as error:
-        assert "matched nothing" in error.cause, str(error)
+        return passes.run(
+            tiny_graph(name), pipeline_with(step), data=TINY[name].calibration(2), seed=seed
+        )
+    except PassError as error:
+        if "matched nothing" not in error.cause:
+            raise
         return None
 
 
@@ -99,7 +104,9 @@ def test_docstring_is_complete(name: str) -> None:
         assert sections[key].strip(), f"'{key}' says nothing"
     told = sections["options"]
     for option in dataclasses.fields(cls):
-        assert option.name in told.replace(",", " ").replace(":", " ").split(), f"option {option.name} is not told of"
+        assert option.name in told.replace(",", " ").replace(":", " ").split(), (
+            f"option {option.name} is not told of"
+        )
 
 
 def test_the_docstring_check_sees_what_is_missing() -> None:
@@ -118,9 +125,15 @@ def test_text_form_reads_back(name: str) -> None:
     cls = PASSES[name]
     plain = default(cls)
     hints = typing.get_type_hints(cls)
-    changed = {f.name: other_value(hints[f.name], getattr(plain, f.name)) for f in dataclasses.fields(cls)}
+    changed = {
+        f.name: other_value(hints[f.name], getattr(plain, f.name)) for f in dataclasses.fields(cls)
+    }
     every = dataclasses.replace(plain, **changed)
-    ones = [dataclasses.replace(plain, **{key: value}) for key, value in changed.items() if key != "dynamic"]
+    ones = [
+        dataclasses.replace(plain, **{key: value})
+        for key, value in changed.items()
+        if key != "dynamic"
+    ]
     for step in (plain, every, *ones):
         assert Pipeline.parse(str(step)) == Pipeline(step), str(step)
         assert hash(step) == hash(dataclasses.replace(step))
@@ -161,10 +174,10 @@ def test_exact_is_exact_on_data_it_has_not_seen(name: str, model: str) -> None:
 
 
 def test_exact_passes_do_something_somewhere() -> None:
-    """Else the test above would pass for passes that never match."""
+    """Else the test above could pass for passes that never match; tests/golden has the others."""
     found = {name: [run_alone(default(PASSES[name]), m) for m in TINY] for name in CLEANUP}
-    idle = [n for n, results in found.items() if not any(r and r.report.steps[0].changes for r in results)]
-    assert len(idle) <= len(CLEANUP) // 2, f"never match on tiny models: {idle}"
+    active = {n for n, rs in found.items() if any(r and r.report.steps[-1].changes for r in rs)}
+    assert {"canonicalize", "fold_constants"} <= active
 
 
 @pytest.mark.parametrize("model", list(TINY))
@@ -184,14 +197,16 @@ def test_an_exact_pass_that_lies_is_caught() -> None:
 
         def run(self, graph: ir.Graph, ctx: Ctx) -> None:
             site = next(iter(linears(graph)))
-            ctx.edit.set_input(site.node, 1, ctx.edit.constant(site.weight.const_value.numpy() * 1.01, "w"))  # type: ignore[union-attr]
+            ctx.edit.set_input(
+                site.node, 1, ctx.edit.constant(site.weight.const_value.numpy() * 1.01, "w")
+            )  # type: ignore[union-attr]
             ctx.did(site.node)
 
     with pytest.raises(PtqcError, match=r"claims EXACT but moved output"):
         passes.run(tiny_graph("mlp"), Pipeline(Lie()))
 
 
-# What a recipe must reach on unseen data, in dB: half of what it does reach on the worst tiny model.
+# What a recipe must reach on unseen data, in dB: 60% of what it does on the worst tiny model.
 FLOORS = {"clean": 100.0, "w8a8": 17.0, "w8a8_dynamic": 18.0, "w8a16": 20.0, "w4a16": 9.0}
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
+
+import numpy as np
 
 from backends.artifact import Artifact, describe
 from backends.base import Target, Verdict
 from ir.graph import Graph, Node, attribute
 from ir.qtype import QType
 
+from .bench import latency
 from .check import kernels
 from .linear import WEIGHTS
 from .lower import CARRIERS, LINEAR, lower
@@ -63,6 +67,10 @@ class Ort(Target):
         made = lower(graph)
         found = kernels(made)
         return Artifact(describe(self.name, result, graph, found, **options), made.graph)
+
+    def seconds(self, graphs: Sequence[Graph], feeds: Mapping[str, np.ndarray]) -> list[float]:
+        built = [lower(graph).graph for graph in graphs]
+        return [ms / 1e3 for ms in latency(built, feeds).milliseconds]
 
     def open(self, model, threads: int = 0) -> Session:
         return Session(model, threads=threads)

@@ -65,10 +65,18 @@ def facts(outcome: Outcome) -> dict[str, Any]:
 
 def refused(report) -> list[dict[str, str]]:
     """Layers that `place` left float, with its reasons; `spare` may have freed others."""
-    rows = [{"layer": skip.site, "reason": skip.reason}
-            for step in report.steps if step.step.startswith("place") for skip in step.skips]  # fmt: skip
-    freed = [{"layer": site, "reason": "made float again: it cost the outputs too much"}
-             for step in report.steps if step.step.startswith("spare") for site in step.sites]  # fmt: skip
+    rows = [
+        {"layer": skip.site, "reason": skip.reason}
+        for step in report.steps
+        if step.step.startswith("place")
+        for skip in step.skips
+    ]
+    freed = [
+        {"layer": site, "reason": "made float again: it cost the outputs too much"}
+        for step in report.steps
+        if step.step.startswith("spare")
+        for site in step.sites
+    ]
     return rows + freed
 
 
@@ -82,20 +90,29 @@ def _weight_bytes(graph) -> int:
 def tables(found: dict[str, Any]) -> list[Any]:
     """The facts as tables for a terminal."""
     accuracy, layers = found["accuracy"], found["layers"]
-    where = f"{accuracy['samples']} samples of {accuracy['measured_on']}, executed by {accuracy['executed_by']}"
+    where = (
+        f"{accuracy['samples']} samples of {accuracy['measured_on']}, "
+        f"executed by {accuracy['executed_by']}"
+    )
     outputs = [
         (name, decibels(row["sqnr_db"]), f"{row['cosine']:.5f}", f"{row['max_abs']:.3g}")
         for name, row in accuracy["outputs"].items()
     ]
     made = [
-        table(f"{found['model']} -> {found['output']}", ("output", ">SQNR", ">cosine", ">largest error"),
-              _cut(outputs), where),
+        table(
+            f"{found['model']} -> {found['output']}",
+            ("output", ">SQNR", ">cosine", ">largest error"),
+            _cut(outputs),
+            where,
+        ),
         table("", ("", ">float", ">quantized", ">ratio"), _sizes(found)),
         table("", ("step", ">sites", ">skipped", ">SQNR after", ">time", ">check"), _steps(found)),
-    ]  # fmt: skip
+    ]
     kernels = [f"{number} as {name}" for name, number in layers["kernels"].items()]
     kernels += [f"{len(layers['without_kernel'])} in float" for _ in layers["without_kernel"][:1]]
-    made.append(f"{layers['quantized']} layers quantized" + (f": {', '.join(kernels)}" if kernels else ""))
+    made.append(
+        f"{layers['quantized']} layers quantized" + (f": {', '.join(kernels)}" if kernels else "")
+    )
     made += _reasons("of them in float", (row["reason"] for row in layers["without_kernel"]))
     made.append(f"{len(layers['refused'])} layers left as they were")
     made += _reasons("left", (row["reason"] for row in layers["refused"]))
@@ -104,33 +121,53 @@ def tables(found: dict[str, Any]) -> list[Any]:
 
 
 def _reasons(what: str, reasons: Iterable[str]) -> list[str]:
-    return [f"  {number} {what}: {reason}" for reason, number in Counter(reasons).most_common(SHOWN)]
+    return [
+        f"  {number} {what}: {reason}" for reason, number in Counter(reasons).most_common(SHOWN)
+    ]
 
 
 def _cut(rows: list[Any]) -> list[Any]:
     if len(rows) <= SHOWN:
         return rows
-    return [*rows[: SHOWN - 1], (f"{len(rows) - SHOWN + 1} more: --json", *[""] * (len(rows[0]) - 1))]
+    return [
+        *rows[: SHOWN - 1],
+        (f"{len(rows) - SHOWN + 1} more: --json", *[""] * (len(rows[0]) - 1)),
+    ]
 
 
 def _sizes(found: dict[str, Any]) -> list[tuple[str, ...]]:
     sizes, timed = found["size"], found["latency"]
     rows = [("file", size(sizes["float_bytes"]), size(sizes["bytes"]), f"{sizes['ratio']:.2f}")]
     if sizes["weight_bytes"] and sizes["float_weight_bytes"]:
-        rows.append(("weights", size(sizes["float_weight_bytes"]), size(sizes["weight_bytes"]),
-                     f"{sizes['weight_bytes'] / sizes['float_weight_bytes']:.2f}"))  # fmt: skip
+        rows.append(
+            (
+                "weights",
+                size(sizes["float_weight_bytes"]),
+                size(sizes["weight_bytes"]),
+                f"{sizes['weight_bytes'] / sizes['float_weight_bytes']:.2f}",
+            )
+        )
     if timed["ratio"] is not None:
-        rows.append((f"latency, {timed['threads']} thread", f"{timed['float_ms']:.3g} ms",
-                     f"{timed['ms']:.3g} ms", f"{timed['ratio']:.2f}"))  # fmt: skip
+        rows.append(
+            (
+                f"latency, {timed['threads']} thread",
+                f"{timed['float_ms']:.3g} ms",
+                f"{timed['ms']:.3g} ms",
+                f"{timed['ratio']:.2f}",
+            )
+        )
     return rows
 
 
 def _steps(found: dict[str, Any]) -> list[tuple[object, ...]]:
     return [
         (
-            step["step"], len(step["sites"]), len(step["skips"]),
+            step["step"],
+            len(step["sites"]),
+            len(step["skips"]),
             decibels(min(step["sqnr"].values())) if step["sqnr"] else "",
-            seconds(step["seconds"]), seconds(step["check_seconds"]),
+            seconds(step["seconds"]),
+            seconds(step["check_seconds"]),
         )
         for step in found["steps"]
-    ]  # fmt: skip
+    ]

@@ -54,9 +54,13 @@ def facts(cls: type) -> dict[str, Any]:
         for f in dataclasses.fields(cls)
     ]
     return {
-        "name": cls.name, "summary": summary, "effect": cls.effect.name.lower(),  # type: ignore[attr-defined]
-        "effect_means": cls.effect.value, "options": options, "sections": sections,  # type: ignore[attr-defined]
-    }  # fmt: skip
+        "name": cls.name,
+        "summary": summary,
+        "effect": cls.effect.name.lower(),  # type: ignore[attr-defined]
+        "effect_means": cls.effect.value,
+        "options": options,
+        "sections": sections,  # type: ignore[attr-defined]
+    }
 
 
 def type_name(kind: Any) -> str:
@@ -98,7 +102,9 @@ def _pass(cls: type, screen: Screen) -> Any:
     for key in SECTIONS:
         if key in found["sections"]:
             screen.show(Text(key, "bold"), Padding(Text(found["sections"][key]), (0, 0, 1, 2)))
-    screen.show(Text("effect", "bold"), Padding(Text(f"{found['effect']}: {found['effect_means']}"), (0, 2)))
+    screen.show(
+        Text("effect", "bold"), Padding(Text(f"{found['effect']}: {found['effect_means']}"), (0, 2))
+    )
     return found
 
 
@@ -113,12 +119,22 @@ def _recipe(recipe, screen: Screen) -> Any:
     for number, step in enumerate(steps, 1):
         table.add_row(str(number), Text(step["step"]), Text(step["summary"]))
     screen.show(
-        Text.assemble((recipe.name, "bold"), "  ", recipe.why), "",
-        Text(f"for      {', '.join(recipe.domains)}"), Text(f"paper    {recipe.paper}"),
-        Text("options  " + (", ".join(f"{k}={v}" for k, v in recipe.options.items()) or "none")), "", table,
-    )  # fmt: skip
-    return {"name": recipe.name, "why": recipe.why, "paper": recipe.paper, "options": recipe.options,
-            "pipeline": recipe.text(), "steps": steps}  # fmt: skip
+        Text.assemble((recipe.name, "bold"), "  ", recipe.why),
+        "",
+        Text(f"for      {', '.join(recipe.domains)}"),
+        Text(f"paper    {recipe.paper}"),
+        Text("options  " + (", ".join(f"{k}={v}" for k, v in recipe.options.items()) or "none")),
+        "",
+        table,
+    )
+    return {
+        "name": recipe.name,
+        "why": recipe.why,
+        "paper": recipe.paper,
+        "options": recipe.options,
+        "pipeline": recipe.text(),
+        "steps": steps,
+    }
 
 
 def _list(known: dict[str, type], screen: Screen) -> Any:

@@ -1,8 +1,8 @@
 """Look at a model: what it takes and gives, what it is made of, what it costs.
 
-Shows inputs, outputs, opset, ops, the structures ptqc recognised (LayerNorm, GELU, attention, residual
-blocks) and the layers it could quantize. `--text` prints the whole graph, one value a line; `--cost`
-the multiply-accumulates and bytes per node.
+Shows inputs, outputs, opset, ops, the structures ptqc recognised (LayerNorm, GELU, attention,
+residual blocks) and the layers it could quantize. `--text` prints the whole graph, one value a
+line; `--cost` the multiply-accumulates and bytes per node.
 """
 
 from __future__ import annotations
@@ -22,10 +22,19 @@ EXAMPLE = "  ptqc inspect model.onnx --cost --dims batch=1"
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="an .onnx file")
     parser.add_argument("--text", action="store_true", help="print the graph's text form")
-    parser.add_argument("--cost", action="store_true", help="print what every node costs, the dearest first")
-    parser.add_argument("--dims", type=dims, default={}, metavar="NAME=N,...", help="sizes for --cost of the "
-                        "dimensions that the model leaves open")  # fmt: skip
-    parser.add_argument("--top", type=positive, default=25, metavar="N", help="rows of the cost table")
+    parser.add_argument(
+        "--cost", action="store_true", help="print what every node costs, the dearest first"
+    )
+    parser.add_argument(
+        "--dims",
+        type=dims,
+        default={},
+        metavar="NAME=N,...",
+        help="sizes for --cost of the dimensions that the model leaves open",
+    )
+    parser.add_argument(
+        "--top", type=positive, default=25, metavar="N", help="rows of the cost table"
+    )
 
 
 def stopped(args: argparse.Namespace) -> str:
@@ -109,7 +118,10 @@ def _show_summary(found: dict[str, Any], screen: Screen) -> None:
         ("ops", listed(found["ops"])),
         ("recognised", listed(found["idioms"])),
         ("blocks", listed(found["blocks"])),
-        ("linear layers", f"{found['linear_layers']} with constant weights, which recipes can quantize"),
+        (
+            "linear layers",
+            f"{found['linear_layers']} with constant weights, which recipes can quantize",
+        ),
     ]
     screen.show(table(Path(found["model"]).name, ("", ""), rows))
 
@@ -119,11 +131,26 @@ def _show_cost(bill, top: int, screen: Screen) -> None:
 
     dearest = sorted(bill.rows, key=lambda r: (-r.macs, -r.weight_bytes - r.activation_bytes))
     rows = [
-        (r.name, r.op_type, count(r.macs), size(r.weight_bytes), size(r.activation_bytes), count(r.nonlinear))
+        (
+            r.name,
+            r.op_type,
+            count(r.macs),
+            size(r.weight_bytes),
+            size(r.activation_bytes),
+            count(r.nonlinear),
+        )
         for r in dearest[:top]
     ]
-    rows.append(("total", "", count(bill.macs), size(bill.weight_bytes), size(bill.activation_bytes),
-                 count(sum(bill.nonlinear.values()))))  # fmt: skip
+    rows.append(
+        (
+            "total",
+            "",
+            count(bill.macs),
+            size(bill.weight_bytes),
+            size(bill.activation_bytes),
+            count(sum(bill.nonlinear.values())),
+        )
+    )
     left = len(bill.rows) - top
     note = f"{left} cheaper nodes not shown: --top {len(bill.rows)}" if left > 0 else ""
     columns = ("node", "op", ">MACs", ">weights", ">activations", ">nonlinear")

@@ -46,9 +46,15 @@ class Measured:
 
 
 def measure(
-    float_path: str, graph, artifact: backends.Artifact, *, calibration=None, held_out=None, seed: int = 0,
+    float_path: str,
+    graph,
+    artifact: backends.Artifact,
+    *,
+    calibration=None,
+    held_out=None,
+    seed: int = 0,
     progress: Callable[[str, int, int | None], None] = lambda what, done, total: None,
-) -> Measured:  # fmt: skip
+) -> Measured:
     """Run the float model and the artifact on the same feeds, one thread each."""
     import backends
     from backends.ort.bench import latency
@@ -68,7 +74,9 @@ def measure(
     return found
 
 
-def compare(reference, tested, feeds: Iterable[Feeds], progress=None) -> dict[str, metrics.Comparison]:
+def compare(
+    reference, tested, feeds: Iterable[Feeds], progress=None
+) -> dict[str, metrics.Comparison]:
     """{float output: figures} over all feeds; outputs are paired by place."""
     sums: dict[str, metrics.Difference] = {}
     feeds = list(feeds)
@@ -108,11 +116,13 @@ def _samples(feeds: list[Feeds]) -> int:
 
 def _warnings(found: Measured, backends) -> Iterable[str]:
     if found.data == "random inputs":
-        yield "errors were measured on random inputs; give --eval DATA for figures that mean something"
+        yield "errors were measured on random inputs; give --eval DATA for meaningful figures"
     lost = [name for name, figures in found.outputs.items() if not figures.sqnr_db >= 10]
     if lost:
-        yield (f"output {', '.join(lost)} lost more than a tenth of its signal's power (below 10 dB); "
-               "ptqc compare tells which layers to --keep")  # fmt: skip
+        yield (
+            f"output {', '.join(lost)} lost more than a tenth of its signal's power (below 10 dB); "
+            "ptqc compare tells which layers to --keep"
+        )
     if found.latency_ratio is not None and found.latency_ratio > 1:
         yield f"the artifact is slower than the float model ({found.latency_ratio:.2f} of its time)"
 

@@ -12,14 +12,27 @@ if TYPE_CHECKING:
     from passes.pipeline import Pipeline
 
 
-def add_data(parser: argparse.ArgumentParser, flag: str, help: str, *, required: bool = False) -> None:
+def add_data(
+    parser: argparse.ArgumentParser, flag: str, help: str, *, required: bool = False
+) -> None:
     """`flag DATA` and the options that say how to read it."""
-    parser.add_argument(flag, metavar="DATA", required=required, help=help + ": .npz or .npy, or a folder "
-                        "of images, .wav, text or .npz files")  # fmt: skip
-    parser.add_argument("--preprocess", metavar="TEXT", help="how images, sound or text become inputs, as in "
-                        "resize=256,crop=224,mean=127,std=128")  # fmt: skip
-    parser.add_argument("--batch", type=positive, metavar="N", help="samples per batch "
-                        "(default: the model's fixed size, else 8)")  # fmt: skip
+    parser.add_argument(
+        flag,
+        metavar="DATA",
+        required=required,
+        help=help + ": .npz or .npy, or a folder of images, .wav, text or .npz files",
+    )
+    parser.add_argument(
+        "--preprocess",
+        metavar="TEXT",
+        help="how images, sound or text become inputs, as in resize=256,crop=224,mean=127,std=128",
+    )
+    parser.add_argument(
+        "--batch",
+        type=positive,
+        metavar="N",
+        help="samples per batch (default: the model's fixed size, else 8)",
+    )
 
 
 def positive(text: str) -> int:
@@ -47,7 +60,7 @@ def dims(text: str) -> dict[str, int]:
 
 
 def pipeline(recipe: str, settings: Mapping[str, str], keep: Sequence[str]) -> Pipeline:
-    """The pipeline of a recipe's name (or of a pipeline's text), with `--set` and `--keep` filled in.
+    """The pipeline of a recipe's name (or of a text), with `--set` and `--keep` filled in.
 
     Raises PipelineError for an unknown recipe, pass or option.
     """
@@ -70,7 +83,7 @@ def pipeline(recipe: str, settings: Mapping[str, str], keep: Sequence[str]) -> P
 
 
 def check_place(path: str | None, option: str, *, inputs: Sequence[str | None] = ()) -> None:
-    """That a result can be written there, and that it would not replace an input; else OutputError."""
+    """That a result can be written there, and would not replace an input; else OutputError."""
     from ir.errors import OutputError
 
     if path is None or path == "-":
@@ -78,12 +91,18 @@ def check_place(path: str | None, option: str, *, inputs: Sequence[str | None] =
     place = Path(path)
     for other in inputs:
         if other is not None and place.exists() and Path(other).exists() and place.samefile(other):
-            raise OutputError(f"{option} would replace an input", at=path, hint="choose another name")
+            raise OutputError(
+                f"{option} would replace an input", at=path, hint="choose another name"
+            )
     folder = place.absolute().parent
     if not folder.is_dir():
-        raise OutputError(f"{option}: the folder does not exist", at=folder, hint=f"mkdir -p '{folder}'")
+        raise OutputError(
+            f"{option}: the folder does not exist", at=folder, hint=f"mkdir -p '{folder}'"
+        )
     if not os.access(folder, os.W_OK):
-        raise OutputError(f"{option}: the folder cannot be written", at=folder, hint="choose another place")
+        raise OutputError(
+            f"{option}: the folder cannot be written", at=folder, hint="choose another place"
+        )
 
 
 def read_model(path: str, screen) -> object:

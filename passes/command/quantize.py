@@ -1,8 +1,9 @@
 """Quantize a model: run a recipe, build for a target, write the artifact, measure what was written.
 
-MODEL is an .onnx file of any opset from 7 up; external data is read where it lies. (A torch module goes
-through the Python API: examples/export_torch.py.) OUT becomes a folder with model.onnx and manifest.json,
-written whole or not at all. The closing table is of the artifact as its target executes it.
+MODEL is an .onnx file of any opset from 7 up; external data is read where it lies. (A torch module
+goes through the Python API: examples/export_torch.py.) OUT becomes a folder with model.onnx and
+manifest.json, written whole or not at all. The closing table is of the artifact as its target
+executes it.
 """
 
 from __future__ import annotations
@@ -42,39 +43,85 @@ class Outcome:
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(written=False)
     parser.add_argument("model", metavar="MODEL", help="the float model, an .onnx file")
-    parser.add_argument("-r", "--recipe", required=True, metavar="R", help="a recipe's name (see ptqc recipes) "
-                        "or a pipeline's text")  # fmt: skip
+    parser.add_argument(
+        "-r",
+        "--recipe",
+        required=True,
+        metavar="R",
+        help="a recipe's name (see ptqc recipes) or a pipeline's text",
+    )
     add_data(parser, "--calib", "calibration data")
-    parser.add_argument("--eval", metavar="DATA", help="held-out data to measure the result on, read like "
-                        "--calib; without it the figures are on calibration data and say so")  # fmt: skip
+    parser.add_argument(
+        "--eval",
+        metavar="DATA",
+        help="held-out data to measure the result on, read like "
+        "--calib; without it the figures are on calibration data and say so",
+    )
     parser.add_argument("--target", default="ort", metavar="T", help="where the artifact will run")
     parser.add_argument("-o", "--output", required=True, metavar="OUT", help="the folder to write")
-    parser.add_argument("--set", type=pair, action="append", default=[], metavar="KEY=VALUE",
-                        help="an option of the recipe; may be repeated")  # fmt: skip
-    parser.add_argument("--keep", action="append", default=[], metavar="SELECTOR", help="layers that stay "
-                        "float: first, last, depthwise, Conv, into:Softmax, value:NAME, ...; may be repeated")  # fmt: skip
-    parser.add_argument("--samples", type=positive, default=128, metavar="N", help="samples at most of each data")
+    parser.add_argument(
+        "--set",
+        type=pair,
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="an option of the recipe; may be repeated",
+    )
+    parser.add_argument(
+        "--keep",
+        action="append",
+        default=[],
+        metavar="SELECTOR",
+        help="layers that stay "
+        "float: first, last, depthwise, Conv, into:Softmax, value:NAME, ...; may be repeated",
+    )
+    parser.add_argument(
+        "--samples", type=positive, default=128, metavar="N", help="samples at most of each data"
+    )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of every random choice")
-    parser.add_argument("--check", choices=CHECKS, default="compare", help="after every step: nothing, the "
-                        "graph's grammar, or also its outputs")  # fmt: skip
-    parser.add_argument("--html", metavar="FILE", help="also write a report with plots, one self-contained file")
-    parser.add_argument("--crash-dir", metavar="DIR", help="where a failing step leaves its graph and the rest "
-                        "of the pipeline; `python -m passes FOLDER` repeats the failure")  # fmt: skip
-    parser.add_argument("--resume", metavar="FILE", help="a checkpoint of the calibration: gone on from when it "
-                        "is there, kept when the run is stopped, removed at the end")  # fmt: skip
+    parser.add_argument(
+        "--check",
+        choices=CHECKS,
+        default="compare",
+        help="after every step: nothing, the graph's grammar, or also its outputs",
+    )
+    parser.add_argument(
+        "--html", metavar="FILE", help="also write a report with plots, one self-contained file"
+    )
+    parser.add_argument(
+        "--crash-dir",
+        metavar="DIR",
+        help="where a failing step leaves its graph and the rest "
+        "of the pipeline; `python -m passes FOLDER` repeats the failure",
+    )
+    parser.add_argument(
+        "--resume",
+        metavar="FILE",
+        help="a checkpoint of the calibration: gone on from when it "
+        "is there, kept when the run is stopped, removed at the end",
+    )
 
 
 def stopped(args: argparse.Namespace) -> str:
-    if args.resume and list(Path(args.resume).absolute().parent.glob(f"{Path(args.resume).name}.step*")):
-        return f"{args.output} was not written; the same command goes on from the checkpoint {args.resume}"
-    return f"{args.output} was not written; with --resume FILE a stopped calibration can go on later"
+    if args.written:
+        return f"{args.output} is written and whole, but was not measured"
+    saved = Path(args.resume or "")
+    if args.resume and list(saved.absolute().parent.glob(f"{saved.name}.step*")):
+        return f"nothing was written to {args.output}; the same command goes on from {args.resume}"
+    return (
+        f"nothing was written to {args.output}; "
+        "with --resume FILE a calibration that is stopped can go on later"
+    )
 
 
 def run(args: argparse.Namespace, screen: Screen) -> Any:
     chosen = pipeline(args.recipe, dict(args.set), args.keep)
     for option in ("output", "json", "html", "resume"):
-        check_place(getattr(args, option), f"--{option}", inputs=(args.model, args.calib, args.eval))
+        check_place(
+            getattr(args, option), f"--{option}", inputs=(args.model, args.calib, args.eval)
+        )
     from . import closing, html
 
     if args.html:
@@ -100,18 +147,33 @@ def _quantize(args: argparse.Namespace, chosen, graph, screen: Screen) -> Outcom
     held_out = _data(args.eval, graph, args)
     with screen.working("quantizing") as bar:
         result = passes.run(
-            graph, chosen, data=batches, target=args.target, check=passes.Check[args.check.upper()],
-            seed=args.seed, crash_dir=args.crash_dir, progress=bar.units, checkpoint=args.resume,
+            graph,
+            chosen,
+            data=batches,
+            target=args.target,
+            check=passes.Check[args.check.upper()],
+            seed=args.seed,
+            crash_dir=args.crash_dir,
+            progress=bar.units,
+            checkpoint=args.resume,
             watch=[_steps(bar, len(chosen))],
-        )  # fmt: skip
+        )
         bar.step("building")
         artifact = backends.build(result, args.target)
         bar.step("writing")
         artifact.save(args.output)
+        args.written = True
         bar.step("measuring")
         written = backends.load(args.output)
-        measured = measure(args.model, graph, written, calibration=batches, held_out=held_out,
-                           seed=args.seed, progress=bar.units)  # fmt: skip
+        measured = measure(
+            args.model,
+            graph,
+            written,
+            calibration=batches,
+            held_out=held_out,
+            seed=args.seed,
+            progress=bar.units,
+        )
     for text in (*result.report.warnings, *measured.warnings):
         screen.warn(text)
     return Outcome(args, result, written, measured, written.manifest.kernels, screen.warnings)
@@ -122,8 +184,14 @@ def _data(source: str | None, graph, args: argparse.Namespace) -> Batches | None
         return None
     from calib import data
 
-    return data.load(source, graph, batch_size=args.batch, limit=args.samples, seed=args.seed,
-                     preprocess=args.preprocess)  # fmt: skip
+    return data.load(
+        source,
+        graph,
+        batch_size=args.batch,
+        limit=args.samples,
+        seed=args.seed,
+        preprocess=args.preprocess,
+    )
 
 
 def _steps(bar, total: int):

@@ -25,12 +25,20 @@ def run(args: argparse.Namespace, screen: Screen) -> Any:
     from passes import registry
 
     found = registry.recipes()
-    screen.show(_table(found), "ptqc explain RECIPE shows a recipe's steps; --set OPTION=VALUE changes one.")
+    screen.show(
+        _table(found), "ptqc explain RECIPE shows a recipe's steps; --set OPTION=VALUE changes one."
+    )
     return [
-        {"name": r.name, "why": r.why, "paper": r.paper, "domains": r.domains, "options": r.options,
-         "pipeline": r.text()}
+        {
+            "name": r.name,
+            "why": r.why,
+            "paper": r.paper,
+            "domains": r.domains,
+            "options": r.options,
+            "pipeline": r.text(),
+        }
         for r in found.values()
-    ]  # fmt: skip
+    ]
 
 
 def _table(found) -> Any:
@@ -41,5 +49,7 @@ def _table(found) -> Any:
     table = Table("recipe", "what it is for", "models", "options (--set)", **style())
     for recipe in found.values():
         options = "\n".join(f"{key}={value}" for key, value in recipe.options.items())
-        table.add_row(f"[bold]{recipe.name}[/]", recipe.why, ", ".join(recipe.domains), options or "-")
+        table.add_row(
+            f"[bold]{recipe.name}[/]", recipe.why, ", ".join(recipe.domains), options or "-"
+        )
     return table

@@ -23,7 +23,7 @@ PLAIN_WIDTH = 120
 
 
 class Screen:
-    """One command's output. `json_to`: None, a file's path, or `-` for stdout and nothing else there."""
+    """One command's output. `json_to`: None, a file, or `-` for stdout, and nothing else there."""
 
     def __init__(self, json_to: str | None = None) -> None:
         self.json_to = json_to
@@ -136,10 +136,14 @@ class Bar:
             if self._timer is None:
                 return
             progress = Progress(
-                SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(),
-                MofNCompleteColumn(), TimeElapsedColumn(),
-                console=Console(stderr=True), transient=True,
-            )  # fmt: skip
+                SpinnerColumn(),
+                TextColumn("{task.description}", markup=False),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeElapsedColumn(),
+                console=Console(stderr=True),
+                transient=True,
+            )
             self._task = progress.add_task(self._text(), total=None)
             self._progress = progress
             progress.start()
@@ -163,16 +167,17 @@ def write_whole(path: Path, text: str) -> None:
         stage.replace(path)
     except OSError as error:
         raise OutputError(
-            f"cannot write: {error.strerror or error}", at=path,
+            f"cannot write: {error.strerror or error}",
+            at=path,
             hint="free some space or choose another place; what stood there is untouched",
-        ) from error  # fmt: skip
+        ) from error
     finally:
         with contextlib.suppress(OSError):
             stage.unlink(missing_ok=True)
 
 
 def plain(found: Any) -> Any:
-    """What JSON can say: an infinite or undefined number becomes the text "inf", "-inf" or "nan"."""
+    """What JSON can say: numbers that are not finite become the texts "inf", "-inf", "nan"."""
     if isinstance(found, dict):
         return {str(key): plain(value) for key, value in found.items()}
     if isinstance(found, (list, tuple, set, frozenset)):

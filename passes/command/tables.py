@@ -14,13 +14,21 @@ def style() -> dict[str, Any]:
     return {"box": box.SIMPLE_HEAD, "pad_edge": False, "header_style": "bold"}
 
 
-def table(title: str, columns: Iterable[str], rows: Iterable[Iterable[object]], note: str = "") -> Any:
+def table(
+    title: str, columns: Iterable[str], rows: Iterable[Iterable[object]], note: str = ""
+) -> Any:
     """A table; a column whose name begins with `>` is aligned right."""
     from rich.table import Table
     from rich.text import Text
 
-    made = Table(title=title or None, title_justify="left", title_style="bold", caption=note or None,
-                 caption_justify="left", **style())  # fmt: skip
+    made = Table(
+        title=title or None,
+        title_justify="left",
+        title_style="bold",
+        caption=note or None,
+        caption_justify="left",
+        **style(),
+    )
     for column in columns:
         right = column.startswith(">")
         made.add_column(column.lstrip(">"), justify="right" if right else "left", overflow="fold")
@@ -33,7 +41,13 @@ def size(count: float) -> str:
     """Bytes with a unit: 4.65 MB (1000 based)."""
     for unit in ("B", "kB", "MB", "GB"):
         if count < 1000 or unit == "GB":
-            return f"{count:.0f} B" if unit == "B" else f"{count:.3g} {unit}" if count < 100 else f"{count:.0f} {unit}"
+            return (
+                f"{count:.0f} B"
+                if unit == "B"
+                else f"{count:.3g} {unit}"
+                if count < 100
+                else f"{count:.0f} {unit}"
+            )
         count /= 1000
     return ""
 
