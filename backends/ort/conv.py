@@ -85,8 +85,8 @@ def _hold(edit: Edit, middle: Node | None, out: Codes, codes: Value) -> Value:
 def _with_room_for_bias(edit: Edit, node: Node, x: Codes, weight: Codes) -> Codes:
     """Wider scales, and codes to match, for channels whose bias would not fit 32 bits.
 
-    Such channels are all but zero (folded batch norms of dead channels). At the scale where the bias
-    takes 30 bits, rounding K of their weights anew moves the output by K / 2^23 of the bias at most.
+    Such channels are all but zero (folded batch norms of dead channels). At the scale where the
+    bias takes 30 bits, rounding their K weights anew moves the output by K / 2^23 of it at most.
     """
     codes, scale, bias = array(weight.codes), array(weight.scale), _constant_bias(node)
     if bias is None:
