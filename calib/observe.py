@@ -144,6 +144,8 @@ def _executor(graph: onnx_ir.Model) -> Any:
 
 def _check_names(graph: onnx_ir.Model, wants: Mapping[str, Sequence[Stat]]) -> None:
     known = {value.name for value in graph.graph.inputs}
+    for body in graph.graph.subgraphs():
+        known.update(value.name for value in body.inputs)
     for node in onnx_ir.traversal.RecursiveGraphIterator(graph.graph):
         known.update(value.name for value in node.outputs)
     for name, stats in wants.items():

@@ -14,6 +14,8 @@ import numpy as np
 import torch
 
 from backends.torch import Executor
+from backends.torch.constants import FOLD_LIMIT
+from backends.torch.dtypes import to_numpy as as_array
 from calib import metrics
 from ir.errors import BackendError
 from ir.graph import Graph
@@ -25,12 +27,13 @@ Outputs = list[dict[str, np.ndarray]]
 
 def outputs_of(graph: Graph, probes: Sequence[Feeds], dtype: torch.dtype | None = None) -> Outputs:
     """Outputs of the graph for every probe."""
-    executor = Executor(graph, dtype=dtype)
+    keep_bytes = FOLD_LIMIT if len(probes) > 1 else 0
+    executor = Executor(graph, dtype=dtype, keep_bytes=keep_bytes)
     return [{k: to_numpy(v) for k, v in executor.run(feeds).items()} for feeds in probes]
 
 
 def to_numpy(value) -> np.ndarray:
-    return np.asarray(value.detach().cpu().numpy() if hasattr(value, "detach") else value)
+    return np.asarray(as_array(value))
 
 
 @dataclass(frozen=True)
@@ -93,7 +96,7 @@ def sqnr(before: Outputs, after: Outputs) -> dict[str, float]:
     totals: dict[str, metrics.Difference] = {}
     for one, two in zip(before, after, strict=True):
         for (name, a), (_, b) in zip(one.items(), two.items(), strict=True):
-            if a.dtype.kind == "f":
+            if (a.dtype.kind == "f" or a.dtype.name == "bfloat16") and a.size:
                 totals.setdefault(name, metrics.Difference()).add(a, b)
     return {name: total.result().sqnr_db for name, total in totals.items()}
 

@@ -5,11 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import onnx_ir
+
 from ir import ops
 from ir.edit import Edit
 from ir.errors import PipelineError
 from ir.graph import Graph, Node, Value, array, attribute, constant, nodes, rank
 from ir.qtype import QType
+
+WRITTEN = "quant.written"
+"""Metadata of an Encode whose value its kernel writes as codes: floats of it do not exist."""
+
+
+QUANTIZED = frozenset(
+    "MatMulInteger ConvInteger QLinearMatMul QLinearConv QGemm MatMulNBits DynamicQuantizeMatMul "
+    "MatMulIntegerToFloat QAttention".split()
+)
+"""Layers that a model brings along in integers."""
+WITH_WEIGHTS = frozenset("MatMul Gemm Conv ConvTranspose Einsum LSTM GRU RNN".split())
 
 
 @dataclass(frozen=True)
@@ -32,9 +45,16 @@ class Linear:
     def y(self) -> Value:
         return self.node.outputs[0]
 
-    def fits(self, pattern: QType) -> bool:
-        """Whether `pattern` leaves the inputs whole, or there is only one axis of them to cut."""
-        return len(pattern.block) != 2 or pattern.block[0] <= 1 or len(self.inputs) == 1
+    def misfit(self, pattern: QType) -> str:
+        """Why the weight cannot carry codes of `pattern`; empty when it can."""
+        tensor = constant(self.weight)
+        if tensor is not None and tensor.dtype != onnx_ir.DataType.FLOAT:
+            return f"its weight is {tensor.dtype.name}: put as_float32 before"
+        if tensor is not None and not tensor.size:
+            return "its weight is empty"
+        if not pattern.per_tensor and pattern.block[0] > 1 and len(self.inputs) > 1:
+            return f"{pattern} groups one input axis, and a {self.node.op_type} sums over several"
+        return ""
 
     def qtype(self, pattern: QType) -> QType:
         """`pattern`, written for a K x N matrix, in the layout of this weight."""
@@ -46,8 +66,6 @@ class Linear:
                 hint="two block sizes: along the inputs, along the outputs, as in i8@0x1*f32",
             )
         along, across = pattern.block
-        if not self.fits(pattern):
-            raise PipelineError(f"{pattern} cuts several input axes into groups")
         axes = rank(self.weight) or 0
         block = [1] * axes
         for axis in self.inputs:
@@ -83,6 +101,35 @@ def linear(node: Node) -> Linear | None:
     return Linear(node, x, weight, (axes - 2,), axes - 1)
 
 
+def near_miss(node: Node) -> str:
+    """Why a node with weights is no linear layer that can carry codes; empty for other nodes."""
+    if node.domain not in ("", "com.microsoft") or linear(node) is not None:
+        return ""
+    if node.op_type in QUANTIZED or any(_dequantized(v) for v in node.inputs[:2]):
+        known = node.op_type in QUANTIZED or node.op_type in ("MatMul", "Gemm", "Conv")
+        return "it is quantized already: put dequantize before to quantize it anew" if known else ""
+    weights = [_holds_weights(value) for value in node.inputs[:3]]
+    if not any(weights) or node.op_type not in WITH_WEIGHTS:
+        return ""
+    if node.op_type not in ("MatMul", "Gemm", "Conv"):
+        return f"a {node.op_type} is not coded"
+    if weights[0]:
+        return "its constant is the left factor"
+    if node.op_type == "Gemm":
+        return "its transA or alpha is not the default: put canonicalize before"
+    return "the rank of its weight is unknown"
+
+
+def _holds_weights(value: Value | None) -> bool:
+    tensor = constant(value)
+    return tensor is not None and tensor.dtype.is_floating_point() and len(tensor.shape) > 1
+
+
+def _dequantized(value: Value | None) -> bool:
+    maker = value.producer() if value is not None else None
+    return maker is not None and not maker.domain and maker.op_type == "DequantizeLinear"
+
+
 def _constant_weight(value: Value) -> bool:
     tensor = constant(value)
     if tensor is not None:
@@ -115,13 +162,13 @@ def bias_of(site: Linear) -> tuple[Node, int] | None:
 
 
 def make_float(edit: Edit, site: Linear, original: Linear) -> None:
-    """Let a coded layer read floats: its input before the Encode, its weight as in the float
-    model."""
+    """Let a coded layer read floats: its weight as in the float model, its input before the Encode
+    (unless that input exists as codes only)."""
     numbers = array(original.weight)
     assert numbers is not None
     decodes = [ops.decode_of(site.weight), ops.decode_of(site.x)]
     edit.set_input(site.node, 1, edit.constant(numbers, f"{original.weight.name}.float"))
     encode = ops.encode_of(site.x)
-    if encode is not None:
+    if encode is not None and WRITTEN not in encode.metadata_props:
         edit.set_input(site.node, 0, encode.inputs[0])
     edit.remove_dead(*(node for node in decodes if node is not None))

@@ -1,10 +1,10 @@
 """From a graph with our ops to one that ONNX Runtime runs with the kernels that were meant.
 
-Kernels are named outright (MatMulIntegerToFloat, QLinearConv, MatMulNBits, DynamicQuantizeLinear): whether
-ONNX Runtime's own fusions find a Q/DQ pattern depends on what stands around it. A MatMul of two axes with a bias, for
-one, becomes a float Gemm before they look. Fusions are left only what cannot go wrong silently: DequantizeLinear -> Add
--> QuantizeLinear and its like, which the check (check.py) counts. What no kernel takes is left to the
-functions' own bodies, so that every graph runs.
+Kernels are named outright (MatMulIntegerToFloat, QLinearConv, MatMulNBits, DynamicQuantizeLinear):
+whether ONNX Runtime's own fusions find a Q/DQ pattern depends on what stands around it. A MatMul of
+two axes with a bias, for one, becomes a float Gemm before they look. Fusions are left only what
+cannot go wrong silently: DequantizeLinear -> Add -> QuantizeLinear and its like, which check.py
+counts. What no kernel takes is left to the functions' own bodies, so that every graph runs.
 """
 
 from __future__ import annotations
@@ -35,6 +35,9 @@ CARRIERS = {
 """Ops that ONNX Runtime fuses into an integer kernel when all they read and write are u8 codes."""
 
 
+REQUANTIZED = ("Conv", "ConvTranspose", "Gemm")
+
+
 @dataclass
 class Lowered:
     """The graph for ONNX Runtime, and what became of every node with codes."""
@@ -61,6 +64,8 @@ def lower(graph: Graph) -> Lowered:
     made.sites += [site for site in map(_carrier, _nodes(made.graph)) if site is not None]
     for node in _nodes(made.graph):
         _native(edit, node)
+    for node in _nodes(made.graph):
+        _keep_float(edit, node)
     made.graph.graph.opset_imports.setdefault(CONTRIB, 1)
     edit.finish()
     _drop_unread(made.graph)
@@ -98,7 +103,8 @@ def _dynamic(edit: Edit, scale: Node) -> None:
     ]  # fmt: skip
     if not encodes:
         return
-    made = edit.node("DynamicQuantizeLinear", [x], like=f"{x.name}.dynamic", outputs=3, before=scale)
+    like = f"{x.name}.dynamic"
+    made = edit.node("DynamicQuantizeLinear", [x], like=like, outputs=3, before=scale)
     for encode in encodes:
         edit.replace(encode.outputs[0], made.outputs[0])
         edit.remove(encode)
@@ -118,7 +124,8 @@ def _linear(edit: Edit, node: Node) -> Site | None:
         lowering = lower_conv if node.op_type == "Conv" else lower_linear
         take = lambda: lowering(edit, node, x, weight)  # noqa: E731
     elif x is not None:
-        return Site(name, node.op_type, "", reason=f"integer kernels read u8@0 values, not {x.qtype}")
+        reason = f"integer kernels read u8@0 values, not {x.qtype}"
+        return Site(name, node.op_type, "", reason=reason)
     elif node.op_type == "Conv" or weight.qtype.bits not in PACKED_BITS:
         return Site(name, node.op_type, LOADED)
     else:
@@ -137,15 +144,15 @@ def _carrier(node: Node) -> Site | None:
     if not floats or not all(byte_values(decoded(v)) for v in floats):
         return None
     reader = only_reader(node.outputs[0])
-    if reader is not None and reader.op_type == "Relu" and not reader.domain:  # absorbed when zero is code 0
-        reader = only_reader(reader.outputs[0])
+    if reader is not None and reader.op_type == "Relu" and not reader.domain:
+        reader = only_reader(reader.outputs[0])  # absorbed where zero is code 0
     if not byte_values(encoded(reader)):
         return None
     return Site(node.name or "", node.op_type, CARRIERS[node.op_type])
 
 
 def _native(edit: Edit, node: Node) -> None:
-    """Encode and Decode of whole tensors as QuantizeLinear / DequantizeLinear; stored weights decoded."""
+    """Encode and Decode of whole tensors as QuantizeLinear and its inverse; weights decoded."""
     found = decoded(node.outputs[0]) if ops.is_op(node, "Decode") else encoded(node)
     if found is None:
         return
@@ -164,6 +171,26 @@ def _byte_linear(edit: Edit, node: Node, found: Codes) -> None:
     made = edit.node(op, [source, *parts], like=f"{result.name}.{op}", before=node)
     edit.replace(result, made.outputs[0])
     edit.remove(node)
+
+
+def _keep_float(edit: Edit, node: Node) -> None:
+    """Hide a decoded input from a layer that stays float.
+
+    ONNX Runtime rounds float weights between a DequantizeLinear and a QuantizeLinear to 8 bits by
+    itself, unasked and into codes that saturate. A Clip at the ends of float32 stands in its way.
+    """
+    source = node.inputs[0].producer() if node.inputs and node.inputs[0] is not None else None
+    if node.domain or node.op_type not in REQUANTIZED or source is None:
+        return
+    if source.op_type != "DequantizeLinear" or source.domain:
+        return
+    ends = [
+        edit.constant(np.array(end, np.float32), f"{node.name}.end")
+        for end in (np.finfo(np.float32).min, np.finfo(np.float32).max)
+    ]
+    like = f"{source.outputs[0].name}.float"
+    held = edit.node("Clip", [source.outputs[0], *ends], like=like, before=node)
+    edit.set_input(node, 0, held.outputs[0])
 
 
 def _drop_unread(graph: Graph) -> None:

@@ -52,12 +52,12 @@ class Spare(Pass):
     def run(self, graph: Graph, ctx: Ctx) -> None:
         assert ctx.float_graph is not None
         probes = list(islice(iter(ctx.data or ()), self.samples))
-        originals = {site.y.name: site for site in linears(ctx.float_graph)}
+        originals = {site.node.name: site for site in linears(ctx.float_graph)}
         sites = [s for s in linears(graph) if ops.decode_of(s.weight) is not None]
         budget = self.share * sum(
-            _weights(originals[s.y.name]) for s in sites if s.y.name in originals
+            _weights(originals[s.node.name]) for s in sites if s.node.name in originals
         )
-        waiting = [s for s in sites if s.y.name in originals and input_sqnr(s, ctx) is not None]
+        waiting = [s for s in sites if s.node.name in originals and input_sqnr(s, ctx) is not None]
         waiting = sorted(waiting, key=lambda s: input_sqnr(s, ctx) or 0.0)[: self.tries]
         if not probes or not waiting:
             return
@@ -69,7 +69,7 @@ class Spare(Pass):
             freed = self._db(_freed(graph, [site], originals), probes, reference)
             trials.append((freed - present, site))
         for gain, site in sorted(trials, key=lambda trial: -trial[0]):
-            size = _weights(originals[site.y.name])
+            size = _weights(originals[site.node.name])
             if gain < self.gain:
                 ctx.skip(site.node, f"float would win back {gain:.1f} dB, less than {self.gain:g}")
             elif size > budget:
@@ -82,7 +82,7 @@ class Spare(Pass):
                 if now - present < self.gain / 2:
                     ctx.skip(site.node, "layers freed before it already won its loss back")
                     continue
-                make_float(ctx.edit, site, originals[site.y.name])
+                make_float(ctx.edit, site, originals[site.node.name])
                 ctx.note(f"%{site.y.name} stays float: {present:.1f} -> {now:.1f} dB")
                 ctx.did(site.node)
                 budget, present = budget - size, now
@@ -110,9 +110,9 @@ def input_sqnr(site: Linear, ctx: Ctx) -> float | None:
 def _freed(graph: Graph, sites: list[Linear], originals: dict[str | None, Linear]) -> Graph:
     copy = clone(graph)
     edit = Edit(copy)
-    named = {site.y.name: site for site in linears(copy)}
+    named = {site.node.name: site for site in linears(copy)}
     for site in sites:
-        make_float(edit, named[site.y.name], originals[site.y.name])
+        make_float(edit, named[site.node.name], originals[site.node.name])
     edit.finish()
     return copy
 

@@ -52,7 +52,7 @@ class CorrectBias(Pass):
     def run(self, graph: Graph, ctx: Ctx) -> None:
         assert ctx.float_graph is not None
         originals = {
-            node.outputs[0].name: site
+            node.name: site
             for node in ctx.float_graph.graph.all_nodes()
             if (site := linear(node)) is not None
         }
@@ -61,7 +61,7 @@ class CorrectBias(Pass):
             decode = site.weight.producer()
             if decode is None or not ops.is_op(decode, "Decode"):
                 continue
-            original, bias = originals.get(site.y.name), bias_of(site)
+            original, bias = originals.get(site.node.name), bias_of(site)
             if bias is None:
                 ctx.skip(site.node, "it has no constant bias")
             elif original is None or original.x.name not in means:

@@ -45,7 +45,7 @@ def round_pairs(
     full = np.broadcast_to(wider, rows.shape)
     back = from_kernel_rows(full, weight.shape, site.inputs, site.output)
     cut = tuple(slice(None) if size > 1 else slice(0, 1) for size in scale.shape)
-    laid = from_kernel_rows(codes, weight.shape, site.inputs, site.output).astype(np.int8)
+    laid = from_kernel_rows(codes, weight.shape, site.inputs, site.output)
     return laid, (back[cut] if scale.ndim else np.asarray(wider.max(), np.float32))
 
 
@@ -89,7 +89,8 @@ class Rtn(Pass):
         weight = weight.astype(np.float32, copy=False)
         source = encode.inputs[0]
         name = source.name if source is not None else "weight"
-        if encode.metadata_props.get(LIMIT) == PAIRS and site is not None:
+        paired = qtype.element == "i8" and zero is None  # narrower codes cannot saturate
+        if encode.metadata_props.get(LIMIT) == PAIRS and site is not None and paired:
             codes, scale = round_pairs(weight, scale, site)
             new_scale = ctx.edit.constant(scale, f"{name}.scale")
             for decode in decodes:
