@@ -57,21 +57,17 @@ def optimised_model(graph: Graph) -> onnx.ModelProto:
     """The model as ONNX Runtime runs it, all optimisations done; large weights are left out."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "optimised.onnx")
-<<<<<<< HEAD
+        weights = {
+            "session.optimized_model_external_initializers_file_name": "weights.bin",
+            "session.optimized_model_external_initializers_min_size_in_bytes": "256",
+        }
         try:
-            Session(graph, threads=1, dump=path)
+            Session(graph, threads=1, dump=path, config=weights)
         except BackendError as error:
             Session(graph, threads=1)  # raises again when it is the model that is refused
             raise BackendError(
                 "ONNX Runtime cannot write its optimised model", at=folder, hint="free some space"
             ) from error
-=======
-        weights = {
-            "session.optimized_model_external_initializers_file_name": "weights.bin",
-            "session.optimized_model_external_initializers_min_size_in_bytes": "256",
-        }
-        Session(graph, threads=1, dump=path, config=weights)
->>>>>>> main
         try:
             return onnx.load(path, load_external_data=False)
         except Exception as error:
