@@ -1,4 +1,4 @@
-"""The HTML report of `ptqc quantize --html`: one file that needs nothing else, with its plots inside."""
+"""The report of `ptqc quantize --html`: one file that needs nothing else, its plots inside."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def render(
         "size": tables.size,
         "seconds": tables.seconds,
         "percent": lambda part, whole: f"{100 * part / whole:.2f}" if whole else "0",
-        "bar": lambda db: f"{min(max(db, 0.0), 60.0) / 60 * 100:.1f}",
+        "bar": lambda db: f"{min(max(db, 0.0), 40.0) / 40 * 100:.1f}",
         "grade": _grade,
     }
     page.globals |= {"scaled": scaled}

@@ -65,7 +65,7 @@ def _stored(graph) -> dict[str, tuple[str, int]]:
 
 
 def activations(result: Result) -> list[dict[str, Any]]:
-    """Range that was seen and range that the codes can say, of every coded value; static ones only."""
+    """Range that was seen and range that the codes can say, of every value with a fixed scale."""
     seen = result.stats.get(Stat.HISTOGRAM, {})
     rows = []
     for node in nodes(result.graph):
@@ -86,7 +86,7 @@ def activations(result: Result) -> list[dict[str, Any]]:
 
 
 def scaled(low: float, high: float, widest: float) -> tuple[float, float]:
-    """(start, width) in percent of a bar from `low` to `high`; 0 is in the middle, far ends are squeezed.
+    """(start, width) in percent of a bar from `low` to `high`; 0 is in the middle, the ends squeezed.
 
     x -> 50 (1 + asinh(10 x / widest) / asinh(10)): linear near 0, logarithmic far out.
     """
