@@ -47,7 +47,13 @@ def _load() -> bool:
         if parts[1] not in _NOT_PASSES and not parts[1].startswith("_"):
             importlib.import_module(module.name)
     for plugin in metadata.entry_points(group=PLUGINS):
-        plugin.load()
+        try:
+            plugin.load()
+        except Exception as error:  # whatever a stranger's module does when it is imported
+            raise PipelineError(
+                f"plugin '{plugin.name}' cannot be loaded: {error}",
+                hint="repair or uninstall the package that it is from",
+            ) from error
     return True
 
 
