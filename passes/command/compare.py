@@ -77,7 +77,9 @@ def run(args: argparse.Namespace, screen: Screen) -> Any:
     found = {
         "float": str(args.float),
         "quantized": str(args.quantized),
-        "outputs_executed": {name: asdict(figures) for name, figures in executed.items()},
+        "outputs_executed": {
+            name: asdict(figures) for name, figures in executed.items() if figures is not None
+        },
         "values": [asdict(row) for row in rows],
         "win_back": [{**asdict(row), "keep": row.selector} for row in won],
     }

@@ -71,15 +71,19 @@ def test_plots_have_a_bar_for_every_row(page) -> None:
     assert len(bars) > 30
     for bar in bars:
         start, width = float(bar["x"]), float(bar["width"])
-        assert 0 <= start
-        assert 0 <= width
+        assert start >= 0
+        assert width >= 0
         assert start + width <= 100.6
 
 
 def test_needs_nothing_from_anywhere(page) -> None:
     found, _ = page
-    assert not [tag for tag, _ in found.tags if tag in ("script", "link", "img", "iframe", "object")]
-    assert not [a for _, attributes in found.tags for a in attributes if a in ("src", "href", "onload")]
+    assert not [
+        tag for tag, _ in found.tags if tag in ("script", "link", "img", "iframe", "object")
+    ]
+    assert not [
+        a for _, attributes in found.tags for a in attributes if a in ("src", "href", "onload")
+    ]
     policy = [a["content"] for tag, a in found.tags if tag == "meta" and "http-equiv" in a]
     assert policy == ["default-src 'none'; style-src 'unsafe-inline'"]
     assert any(a.get("name") == "viewport" for tag, a in found.tags if tag == "meta")
