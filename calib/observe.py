@@ -105,7 +105,7 @@ def _run(walk: _Walk, batches: Iterator[Feed], saved: Checkpoint | None) -> int:
 
 @contextlib.contextmanager
 def _whole_batches(wanted: bool) -> Iterator[None]:
-    """Ctrl-C waits until the batch in hand is done, so that it can be saved; a second one does not."""
+    """Ctrl-C waits for the batch in hand, so that it can be saved; a second one does not."""
     before = signal.getsignal(signal.SIGINT)
     if not wanted or not callable(before) or threading.current_thread() != threading.main_thread():
         yield

@@ -40,8 +40,12 @@ def test_export_torch(tmp_path: Path, capsys) -> None:
 
 
 def test_examples_run_as_programs(tmp_path: Path) -> None:
-    ran = subprocess.run([sys.executable, "-m", "examples.export_torch", tmp_path / "out"], cwd=ROOT,
-                         capture_output=True, text=True)  # fmt: skip
+    ran = subprocess.run(
+        [sys.executable, "-m", "examples.export_torch", tmp_path / "out"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
     assert ran.returncode == 0, ran.stderr
     assert (tmp_path / "out" / "model.onnx").is_file()
 

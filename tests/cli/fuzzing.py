@@ -206,16 +206,14 @@ def verdict(place: Path, out: Path, feeds: dict[str, np.ndarray], *, exact: bool
 
     Its own optimizer is not always right for odd numbers, so either of its levels will do.
     """
-    found = list(backends.load(out).run(feeds, threads=1).values())
     levels = onnxruntime.GraphOptimizationLevel
-    told = [
-        differs(wanted, found, exact=exact)
-        for level in (levels.ORT_DISABLE_ALL, levels.ORT_ENABLE_ALL)
-        if (wanted := outputs(place, feeds, level)) is not None
-    ]
-    if not told:
+    tried = [outputs(place, feeds, v) for v in (levels.ORT_DISABLE_ALL, levels.ORT_ENABLE_ALL)]
+    wanted = [one for one in tried if one is not None]
+    if not wanted:
         return "unjudged"  # nobody else can tell what is right
-    return min(told, key=bool) or ("right" if exact else "quantized")
+    found = list(backends.load(out).run(feeds, threads=1).values())
+    told = min((differs(one, found, exact=exact) for one in wanted), key=bool)
+    return told or ("right" if exact else "quantized")
 
 
 def outputs(place: Path, feeds: dict[str, np.ndarray], level) -> list[np.ndarray] | None:

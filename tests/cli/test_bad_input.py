@@ -97,7 +97,7 @@ MODELS = {
 
 @pytest.fixture
 def quantize(ptqc, files):
-    """`ptqc quantize` of the MLP with changes; checks that a failure leaves every file as it was."""
+    """`ptqc quantize` of the MLP with changes; a failure must leave every file as it was."""
 
     def run(
         *more: object, model: str | None = None, recipe: str = "w8a8", calib: str | None = "mlp.npz"
@@ -272,7 +272,7 @@ class TestOutput:
         check(quantize(option, files["no/such/file"]), OUTPUT, option)
 
     def test_disk_full_while_writing(self, quantize, files, monkeypatch) -> None:
-        """A limit on file sizes makes the system refuse in the middle of the file, like a full disk."""
+        """A limit on file sizes makes the system refuse inside the file, like a full disk."""
         save, soft = backends.artifact.save_model, resource.getrlimit(resource.RLIMIT_FSIZE)
 
         def on_a_full_disk(model, path):

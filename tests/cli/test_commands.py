@@ -201,7 +201,10 @@ class TestWords:
         assert "(default: compare)" in shown
 
     def test_help_does_not_wait_for_torch(self) -> None:
-        code = "import sys; from passes.cli import main; main(['--help']); print('torch' in sys.modules)"
+        code = (
+            "import sys; from passes.cli import main; "
+            "main(['--help']); print('torch' in sys.modules)"
+        )
         ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
         assert ran.stdout.rstrip().endswith("False")
         assert all(name in ran.stdout for name in command.NAMES)
