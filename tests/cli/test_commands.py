@@ -99,7 +99,7 @@ class TestCompare:
         quantized(ptqc, files)
         found = json.loads(ptqc("compare", files["conv.onnx"], files["out"], "--data",
                                 files["conv.npz"], "--win-back", 9, "--json", "-").out)  # fmt: skip
-        db = [row["sqnr_db"] for row in found["values"]]
+        db = [float(row["sqnr_db"]) for row in found["values"]]
         assert db == sorted(db)
         assert {"relu6", "relu", "linear"} <= {row["value"] for row in found["values"]}
         best = found["win_back"][0]
@@ -135,7 +135,7 @@ class TestInspect:
         text = ptqc("inspect", files["mlp.onnx"], "--text").out
         graph = ir.capture(files["mlp.onnx"])
         assert text == ir.show(graph)
-        assert ir.show(ir.parse(text, ir.text.store(graph))) == text
+        assert ir.show(ir.parse(text, tensors=ir.text.store(graph))) == text
 
     def test_cost_needs_the_open_dimensions(self, ptqc, files) -> None:
         graph = ir.capture(files["mlp.onnx"])
