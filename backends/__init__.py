@@ -1,5 +1,4 @@
-"""Where graphs run. `build(result, "ort").save(path)`; every backend is imported only when asked
-for."""
+"""Where graphs run: `build(result, "ort").save(path)`. A backend is imported when asked for."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """What `build` makes: a model and a manifest, written whole or not at all, checked when read again.
 
-    artifact = backends.build(result, "ort")
-    artifact.save("net-int8")                 # a folder: model.onnx, manifest.json
-    backends.load("net-int8").run({"x": x})   # bit-equal outputs
+artifact = backends.build(result, "ort")
+artifact.save("net-int8")                 # a folder: model.onnx, manifest.json
+backends.load("net-int8").run({"x": x})   # bit-equal outputs
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Manifest:
     kernels: list[dict[str, str]] = field(default_factory=list)
     """Every node with codes: node, op, kernel ("" is float), reason."""
     sizes: dict[str, int] = field(default_factory=dict)
-    """Bytes: `weights` as stored, `float_weights` the same tensors in float32, `model` the files."""
+    """Bytes: `model`, the files; `weights`, all tensors in them."""
     versions: dict[str, str] = field(default_factory=dict)
     session: dict[str, str] = field(default_factory=dict)
     """Session options that the model needs to be run as measured."""
@@ -55,8 +55,10 @@ class Manifest:
         return [kernel for kernel in self.kernels if not kernel["kernel"]]
 
 
-def describe(target: str, result: Any, graph: Graph, sites, pipeline: str = "", seed: int = 0) -> Manifest:
-    """The manifest of a graph (the coded one, before lowering) and its sites; files come with `save`."""
+def describe(
+    target: str, result: Any, graph: Graph, sites, pipeline: str = "", seed: int = 0
+) -> Manifest:
+    """The manifest of a coded graph (before lowering) and its sites; `save` adds the files."""
     report = getattr(result, "report", None)
     return Manifest(
         target,
@@ -155,8 +157,9 @@ def _weight_bytes(graph: Graph) -> int:
 def _check_place(place: Path) -> None:
     if place.is_dir() and any(place.iterdir()) and not (place / MANIFEST).is_file():
         raise OutputError(
-            "a folder that is no artifact stands there", at=place, hint="choose another name, or remove it"
-        )
+            "a folder that is no artifact stands there", at=place,
+            hint="choose another name, or remove it",
+        )  # fmt: skip
     if place.exists() and not place.is_dir():
         raise OutputError("a file stands there", at=place, hint="choose another name, or remove it")
 
@@ -191,7 +194,7 @@ def digest(path: Path) -> str:
 
 
 def load(path: str | os.PathLike) -> Artifact:
-    """Read an artifact's folder again; raises BackendError when it is missing, damaged or too new."""
+    """Read an artifact's folder; raises BackendError when it is missing, damaged or too new."""
     folder = Path(path)
     manifest = _read_manifest(folder)
     for name, expected in manifest.files.items():
@@ -212,15 +215,16 @@ def _read_manifest(folder: Path) -> Manifest:
         parts = json.loads((folder / MANIFEST).read_text())
     except FileNotFoundError:
         raise BackendError(
-            f"no {MANIFEST} there", at=folder, hint="give the folder that `save` or `ptqc quantize -o` wrote"
+            f"no {MANIFEST} there", at=folder, hint="give the folder that `ptqc quantize -o` wrote"
         ) from None
     except (OSError, ValueError) as error:
         raise _damaged(folder, f"{MANIFEST} cannot be read: {error}") from error
     found = parts.get("format") if isinstance(parts, dict) else None
     if found != FORMAT:
         raise BackendError(
-            f"the artifact has format {found}, this ptqc reads {FORMAT}", at=folder, hint="build it again"
-        )
+            f"the artifact has format {found}, this ptqc reads {FORMAT}", at=folder,
+            hint="build it again",
+        )  # fmt: skip
     try:
         return Manifest(**parts)
     except TypeError as error:

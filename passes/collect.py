@@ -62,6 +62,7 @@ class Collect(Pass):
         filled = calib.observe(
             graph, ctx.data, wants, masks=masked_values(graph),
             progress=lambda done, total: ctx.progress("calibrating", done, total),
+            checkpoint=ctx.checkpoint,
         )  # fmt: skip
         for name, made in filled.items():
             for stat, accumulator in zip(keys[name], made, strict=True):

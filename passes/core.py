@@ -14,6 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields
 from enum import Enum
+from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
@@ -133,6 +134,8 @@ class Ctx:
     float_graph: Graph | None = None
     """The last FLOAT graph: teacher, residual and yardstick. Never changed."""
     seed: int = 0
+    checkpoint: Path | None = None
+    """Where a long walk over the data may save how far it is, and go on from when it is there."""
     progress: Progress = lambda label, done, total: None
     sites: list[str] = field(default_factory=list)
     skips: list[Skip] = field(default_factory=list)

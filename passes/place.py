@@ -3,6 +3,7 @@ layer."""
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -10,9 +11,10 @@ import numpy as np
 import onnx_ir
 
 from backends.base import Verdict
+from ir.edit import Edit
 from ir.errors import PassError
 from ir.formats import integer
-from ir.graph import Graph, Node, Value, array
+from ir.graph import Graph, Node, Value, array, clone
 from ir.qtype import QType
 from ir.verify import Stage
 
@@ -21,8 +23,10 @@ from .placement import Plan, plan
 from .ranges import collected_range, reached
 from .rounding.clip_weights import group_extremes
 from .rounding.rtn import LIMIT
-from .sites import Linear
+from .sites import WRITTEN, Linear
 
+TIE = 0.97
+"""A placement with carriers must be this much faster to be kept."""
 FIXED_RANGES = {"Softmax": (0.0, 1.0), "Sigmoid": (0.0, 1.0), "Relu": (0.0, None)}
 """What an op's definition says of its output's range; None: as collected."""
 
@@ -39,7 +43,8 @@ class Place(Pass):
     options:  w, a: QTypes of weights and activations, `none` for float; dynamic: scales of
               activations computed at run time (a Scale node) instead of calibrated; keep: selectors
               of layers that stay float (passes/select.py); carriers: whether Add, Concat and
-              pooling between kernels carry codes
+              pooling between kernels carry codes; measure: time the placement with and without
+              carriers on the target (first batch of the data) and keep the faster one
     error:    rounding of every coded value; the report gives SQNR per output
     raises:   PassError when a range was not collected; skips, with the target's reason, what it
               cannot run
@@ -56,6 +61,7 @@ class Place(Pass):
     dynamic: bool = False
     keep: tuple[str, ...] = ()
     carriers: bool = True
+    measure: bool = False
 
     def __post_init__(self) -> None:
         if self.w is None:
@@ -64,6 +70,10 @@ class Place(Pass):
             raise ValueError("dynamic scales need a, the QType of the activations")
 
     def run(self, graph: Graph, ctx: Ctx) -> None:
+        if self.measure:
+            carriers = self._faster(graph, ctx)
+            dataclasses.replace(self, measure=False, carriers=carriers).run(graph, ctx)
+            return
         made = plan(graph, ctx.target, self.a, self.w, self.keep, dynamic=self.dynamic,
                     carriers=self.carriers, reached=reached(ctx))  # fmt: skip
         for node, reason in made.refused:
@@ -77,6 +87,22 @@ class Place(Pass):
             ctx.did(site.node)
         for site, reason in made.light.values():
             ctx.skip(site.node, f"only its weight carries codes: {reason}")
+
+    def _faster(self, graph: Graph, ctx: Ctx) -> bool:
+        """Whether carriers pay on the target. Without them less is rounded: a tie goes to that."""
+        feeds = next(iter(ctx.data or ()), None)
+        if feeds is None:
+            raise PassError("there is no batch to measure on", hint="pass data=... (--calib)")
+        tried = []
+        for carriers in (True, False):
+            copy = clone(graph)
+            trial = dataclasses.replace(ctx, edit=Edit(copy), sites=[], skips=[], notes=[])
+            dataclasses.replace(self, measure=False, carriers=carriers).run(copy, trial)
+            trial.edit.finish()
+            tried.append(copy)
+        taken, left = ctx.target.seconds(tried, feeds)
+        ctx.note(f"measured: {taken * 1e3:.2f} ms with carriers, {left * 1e3:.2f} ms without")
+        return taken < TIE * left
 
     def _code(self, value: Value, made: Plan, ctx: Ctx) -> None:
         """Encode and Decode one value; its integer readers, or all when it is written in codes."""
@@ -94,6 +120,8 @@ class Place(Pass):
         decode = ctx.edit.quant(
             "Decode", self.a, [encode.outputs[0], *parts], like=name, after=encode
         )
+        if written:
+            ctx.edit.note(encode, {WRITTEN: "codes"})
         decodes = {encode.graph: decode.outputs[0]}
         for node, index in uses:
             if node.graph not in decodes:  # a body: its kernel wants the Decode beside it
@@ -109,7 +137,9 @@ class Place(Pass):
         assert self.a is not None
         if self.dynamic:
             name = value.name or "x"
-            return list(ctx.edit.quant("Scale", self.a, [value], like=name, **_behind(value)).outputs)
+            return list(
+                ctx.edit.quant("Scale", self.a, [value], like=name, **_behind(value)).outputs
+            )
         low, high = collected_range(ctx, value.name or "")
         fixed = FIXED_RANGES.get(producer.op_type if producer is not None else "")
         if fixed is not None:

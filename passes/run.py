@@ -66,6 +66,7 @@ def run(
     crash_dir: str | Path | None = None,
     progress: Progress | None = None,
     stats: dict[Stat, dict] | None = None,
+    checkpoint: str | Path | None = None,
 ) -> Result:
     """Apply a pipeline (or a recipe's name) to a graph; the caller's graph is never touched.
 
@@ -73,6 +74,8 @@ def run(
     crash_dir: where a failing step leaves its graph and the rest of the pipeline; None: nowhere.
     progress: called as (what, done, total) during long work.
     stats: statistics collected before (a `Result.stats`), for pipelines that go on from there.
+    checkpoint: a path; `<path>.step<number>` holds how far that step's walk over the data is, so
+    that a run that was stopped goes on from there. Gone when the walk ends.
     Raises PipelineError before any work, PassError or VerifyError with the step's number.
     """
     import ir
@@ -83,11 +86,16 @@ def run(
     target = backends.target(target) if isinstance(target, str) else target
     stage = stage_of(source)
     check_order(pipeline, stage, has_data=data is not None, fresh=set(stats or ()))
-    batches = None if data is None else calib.data.load(data, source, seed=seed)
+    batches = (
+        data
+        if data is None or isinstance(data, calib.data.Batches)
+        else calib.data.load(data, source, seed=seed)
+    )
     work = clone(source)
     if check is not Check.NONE:
         verify(work, stage)
     loop = _Loop(work, source, pipeline, target, batches, check, seed, tuple(watch), progress)
+    loop.checkpoint = None if checkpoint is None else Path(checkpoint)
     loop.stats = {stat: dict(values) for stat, values in (stats or {}).items()}
     loop.report = Report(str(pipeline), seed, target.name)
     for number, step in enumerate(pipeline, 1):
@@ -126,6 +134,7 @@ class _Loop:
         self.watch: Sequence[Observer] = watch
         self.progress = progress
         self.stats: dict[Stat, dict] = {}
+        self.checkpoint: Path | None = None
         self._probes: list[dict[str, np.ndarray]] | None = None
         self._original: evaluate.Outputs | None = None
         self._last: evaluate.Outputs | None = None
@@ -180,6 +189,10 @@ class _Loop:
         ctx = Ctx(edit, self.target, rng, self.stats, self.batches, self.float_graph, self.seed)
         if self.progress is not None:
             ctx.progress = self.progress
+        if self.checkpoint is not None:
+            ctx.checkpoint = self.checkpoint.with_name(
+                f"{self.checkpoint.name}.step{report.number}"
+            )
         wall, cpu = time.perf_counter(), time.process_time()
         step.run(self.graph, ctx)
         edit.finish()

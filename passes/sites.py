@@ -13,6 +13,9 @@ from ir.errors import PipelineError
 from ir.graph import Graph, Node, Value, array, attribute, constant, nodes, rank
 from ir.qtype import QType
 
+WRITTEN = "quant.written"
+"""Metadata of an Encode whose value its kernel writes as codes: floats of it do not exist."""
+
 
 QUANTIZED = frozenset(
     "MatMulInteger ConvInteger QLinearMatMul QLinearConv QGemm MatMulNBits DynamicQuantizeMatMul "
@@ -159,13 +162,13 @@ def bias_of(site: Linear) -> tuple[Node, int] | None:
 
 
 def make_float(edit: Edit, site: Linear, original: Linear) -> None:
-    """Let a coded layer read floats: its input before the Encode, its weight as in the float
-    model."""
+    """Let a coded layer read floats: its weight as in the float model, its input before the Encode
+    (unless that input exists as codes only)."""
     numbers = array(original.weight)
     assert numbers is not None
     decodes = [ops.decode_of(site.weight), ops.decode_of(site.x)]
     edit.set_input(site.node, 1, edit.constant(numbers, f"{original.weight.name}.float"))
     encode = ops.encode_of(site.x)
-    if encode is not None:
+    if encode is not None and WRITTEN not in encode.metadata_props:
         edit.set_input(site.node, 0, encode.inputs[0])
     edit.remove_dead(*(node for node in decodes if node is not None))

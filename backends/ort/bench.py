@@ -19,7 +19,9 @@ class Latency:
     ratios: tuple[float, ...]
 
 
-def latency(models: Sequence, feeds: Feeds, repeats: int = 21, least_seconds: float = 0.002) -> Latency:
+def latency(
+    models: Sequence, feeds: Feeds, repeats: int = 21, least_seconds: float = 0.002
+) -> Latency:
     """Run models (graphs, paths or sessions; the float one first) on the same feeds, in turn.
 
     least_seconds: short runs are repeated inside one measurement until it takes about this long.

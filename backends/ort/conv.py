@@ -22,7 +22,7 @@ def lower_conv(edit: Edit, node: Node, x: Codes, weight: Codes) -> Site:
         raise Refused("integer convolution needs a scale known before, and its input's is dynamic")
     middle, out = written_codes(node)
     shape = tuple(array(weight.codes).shape)  # type: ignore[union-attr]
-    free = depthwise(shape, attribute(node, "group", 1))
+    free = depthwise(shape, int(attribute(node, "group", 1) or 1))
     scale = _with_room_for_bias(node, x, weight)
     stored = stored_weight(edit, weight, conv_rows, free=free)
     if scale is not None:
@@ -43,7 +43,7 @@ def lower_conv(edit: Edit, node: Node, x: Codes, weight: Codes) -> Site:
 
 
 def written_codes(node: Node) -> tuple[Node | None, Codes]:
-    """The Relu or Clip between a Conv and its Encode (None: there is none), and the codes written."""
+    """The Relu or Clip between a Conv and its Encode (None: none is), and the codes written."""
     reader = only_reader(node.outputs[0])
     middle = None
     if reader is not None and not reader.domain and reader.op_type in ("Relu", "Clip"):
@@ -80,7 +80,8 @@ def _hold(edit: Edit, middle: Node | None, out: Codes, codes: Value) -> Value:
     if (least, most) == (0, 255):
         return codes
     limits = [edit.constant(np.array(v, np.uint8), f"{codes.name}.limit") for v in (least, most)]
-    return edit.node("Clip", [codes, *limits], like=f"{codes.name}.held", after=codes.producer()).outputs[0]
+    made = edit.node("Clip", [codes, *limits], like=f"{codes.name}.held", after=codes.producer())
+    return made.outputs[0]
 
 
 def _bias_steps(node: Node, x: Codes, scale: np.ndarray, channels: int) -> np.ndarray | None:
@@ -97,7 +98,7 @@ def _bias_steps(node: Node, x: Codes, scale: np.ndarray, channels: int) -> np.nd
 def _with_room_for_bias(node: Node, x: Codes, weight: Codes) -> np.ndarray | None:
     """Wider scales for channels whose weights are all zero and whose bias would not fit 32 bits.
 
-    The scale of a channel of zeros is free. None when every bias fits; raises Refused when one cannot.
+    The scale of a channel of zeros is free. None when every bias fits; Refused when one cannot.
     """
     codes, scale = array(weight.codes), array(weight.scale)
     assert codes is not None

@@ -26,11 +26,13 @@ class Weight:
     zero: Value
 
 
-def stored_weight(edit: Edit, found: Codes, rows, *, turned: bool = False, free: bool = False) -> Weight:
+def stored_weight(
+    edit: Edit, found: Codes, rows, *, turned: bool = False, free: bool = False
+) -> Weight:
     """Bring a symmetric weight to i8 codes, or to u8 around 128 where i8 could saturate.
 
-    rows(codes) -> [K, N], the order in which the kernel pairs them; turned: the kernel wants [K, N] of a
-    stored [N, K]; free: the kernel never saturates.
+    rows(codes) -> [K, N], the order in which the kernel pairs them; turned: it wants the
+    [K, N] of a stored [N, K]; free: it never saturates.
     """
     codes, scale = array(found.codes), array(found.scale)
     assert codes is not None
@@ -41,7 +43,7 @@ def stored_weight(edit: Edit, found: Codes, rows, *, turned: bool = False, free:
     if found.qtype.element == "i8" and not free and saturates(rows(codes)):
         value = edit.constant(unsigned(codes), f"{name}.u8")
         return Weight(value, scale, edit.constant(np.array(128, np.uint8), f"{name}.zero"))
-    value = edit.constant(codes, f"{name}.i8") if turned or found.qtype.element != "i8" else found.codes
+    value = edit.constant(codes, f"{name}.kn") if turned else found.codes
     zero = edit.constant(np.zeros((), np.int8), f"{name}.zero")
     if found.qtype.element != "i8":  # folded when the session is made: small file, i8 kernel
         value = edit.node("Cast", [value], like=f"{name}.i8", to=3).outputs[0]
@@ -100,8 +102,8 @@ def _bias(edit: Edit, node: Node, size: int) -> tuple[Value | None, Value]:
         data = array(given)
         if data is None or data.size not in (1, size) or (data.ndim > 1 and data.shape[-1] != size):
             raise Refused("its bias is not one constant per output")
-        whole = np.broadcast_to(data.reshape(-1), (size,)) * np.float32(attribute(node, "beta", 1.0))
-        return edit.constant(whole.astype(np.float32), f"{given.name}.row"), result
+        row = np.broadcast_to(data.reshape(-1), (size,)) * attribute(node, "beta", 1.0)
+        return edit.constant(row.astype(np.float32), f"{given.name}.row"), result
     add = only_reader(result)
     if add is None or add.op_type != "Add" or add.domain or add.graph is not node.graph:
         return None, result
@@ -110,4 +112,3 @@ def _bias(edit: Edit, node: Node, size: int) -> tuple[Value | None, Value]:
     if data is None or data.dtype != np.float32 or data.shape != (size,):
         return None, result
     return other, add.outputs[0]
-

@@ -1,10 +1,10 @@
 """From a graph with our ops to one that ONNX Runtime runs with the kernels that were meant.
 
-Kernels are named outright (MatMulIntegerToFloat, QLinearConv, MatMulNBits, DynamicQuantizeLinear): whether
-ONNX Runtime's own fusions find a Q/DQ pattern depends on what stands around it. A MatMul of two axes with a bias, for
-one, becomes a float Gemm before they look. Fusions are left only what cannot go wrong silently: DequantizeLinear -> Add
--> QuantizeLinear and its like, which the check (check.py) counts. What no kernel takes is left to the
-functions' own bodies, so that every graph runs.
+Kernels are named outright (MatMulIntegerToFloat, QLinearConv, MatMulNBits, DynamicQuantizeLinear):
+whether ONNX Runtime's own fusions find a Q/DQ pattern depends on what stands around it. A MatMul of
+two axes with a bias, for one, becomes a float Gemm before they look. Fusions are left only what
+cannot go wrong silently: DequantizeLinear -> Add -> QuantizeLinear and its like, which check.py
+counts. What no kernel takes is left to the functions' own bodies, so that every graph runs.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from ir.qtype import QType
 
 from .conv import lower_conv
 from .linear import lower_linear
-from .patterns import Codes, byte_values, decoded, encoded, float_scale, zero_code
-from .sites import CONTRIB, Refused, Site
-from .weight_only import decode_when_loading, lower_packed
+from .patterns import Codes, byte_values, decoded, encoded, float_scale, only_reader, zero_code
+from .sites import CONTRIB, LOADED, Refused, Site
+from .weight_only import PACKED_BITS, decode_when_loading, lower_packed
 
 LINEAR = ("MatMul", "Gemm", "Conv")
 CARRIERS = {
@@ -33,6 +33,9 @@ CARRIERS = {
     "Sigmoid": "QLinearSigmoid", "LeakyRelu": "QLinearLeakyRelu", "Softmax": "QLinearSoftmax",
 }  # fmt: skip
 """Ops that ONNX Runtime fuses into an integer kernel when all they read and write are u8 codes."""
+
+
+REQUANTIZED = ("Conv", "ConvTranspose", "Gemm")
 
 
 @dataclass
@@ -61,6 +64,8 @@ def lower(graph: Graph) -> Lowered:
     made.sites += [site for site in map(_carrier, _nodes(made.graph)) if site is not None]
     for node in _nodes(made.graph):
         _native(edit, node)
+    for node in _nodes(made.graph):
+        _keep_float(edit, node)
     made.graph.graph.opset_imports.setdefault(CONTRIB, 1)
     edit.finish()
     _drop_unread(made.graph)
@@ -98,7 +103,8 @@ def _dynamic(edit: Edit, scale: Node) -> None:
     ]  # fmt: skip
     if not encodes:
         return
-    made = edit.node("DynamicQuantizeLinear", [x], like=f"{x.name}.dynamic", outputs=3, before=scale)
+    like = f"{x.name}.dynamic"
+    made = edit.node("DynamicQuantizeLinear", [x], like=like, outputs=3, before=scale)
     for encode in encodes:
         edit.replace(encode.outputs[0], made.outputs[0])
         edit.remove(encode)
@@ -118,9 +124,10 @@ def _linear(edit: Edit, node: Node) -> Site | None:
         lowering = lower_conv if node.op_type == "Conv" else lower_linear
         take = lambda: lowering(edit, node, x, weight)  # noqa: E731
     elif x is not None:
-        return Site(name, node.op_type, "", reason=f"integer kernels read u8@0 values, not {x.qtype}")
-    elif node.op_type == "Conv":
-        return Site(name, "Conv", "", reason="its input is float: the weight is decoded when loading")
+        reason = f"integer kernels read u8@0 values, not {x.qtype}"
+        return Site(name, node.op_type, "", reason=reason)
+    elif node.op_type == "Conv" or weight.qtype.bits not in PACKED_BITS:
+        return Site(name, node.op_type, LOADED)
     else:
         take = lambda: lower_packed(edit, node, weight)  # noqa: E731
     try:
@@ -134,16 +141,18 @@ def _carrier(node: Node) -> Site | None:
     if node.domain or node.op_type not in CARRIERS:
         return None
     floats = [v for v in node.inputs if v is not None]
-    written = [encoded(use.node) for use in node.outputs[0].uses()]
-    if not written or node.outputs[0].is_graph_output():
+    if not floats or not all(byte_values(decoded(v)) for v in floats):
         return None
-    if all(byte_values(decoded(v)) for v in floats) and all(byte_values(out) for out in written):
-        return Site(node.name or "", node.op_type, CARRIERS[node.op_type])
-    return None
+    reader = only_reader(node.outputs[0])
+    if reader is not None and reader.op_type == "Relu" and not reader.domain:
+        reader = only_reader(reader.outputs[0])  # absorbed where zero is code 0
+    if not byte_values(encoded(reader)):
+        return None
+    return Site(node.name or "", node.op_type, CARRIERS[node.op_type])
 
 
 def _native(edit: Edit, node: Node) -> None:
-    """Encode and Decode of whole tensors as QuantizeLinear / DequantizeLinear; stored weights decoded."""
+    """Encode and Decode of whole tensors as QuantizeLinear and its inverse; weights decoded."""
     found = decoded(node.outputs[0]) if ops.is_op(node, "Decode") else encoded(node)
     if found is None:
         return
@@ -162,6 +171,26 @@ def _byte_linear(edit: Edit, node: Node, found: Codes) -> None:
     made = edit.node(op, [source, *parts], like=f"{result.name}.{op}", before=node)
     edit.replace(result, made.outputs[0])
     edit.remove(node)
+
+
+def _keep_float(edit: Edit, node: Node) -> None:
+    """Hide a decoded input from a layer that stays float.
+
+    ONNX Runtime rounds float weights between a DequantizeLinear and a QuantizeLinear to 8 bits by
+    itself, unasked and into codes that saturate. A Clip at the ends of float32 stands in its way.
+    """
+    source = node.inputs[0].producer() if node.inputs and node.inputs[0] is not None else None
+    if node.domain or node.op_type not in REQUANTIZED or source is None:
+        return
+    if source.op_type != "DequantizeLinear" or source.domain:
+        return
+    ends = [
+        edit.constant(np.array(end, np.float32), f"{node.name}.end")
+        for end in (np.finfo(np.float32).min, np.finfo(np.float32).max)
+    ]
+    like = f"{source.outputs[0].name}.float"
+    held = edit.node("Clip", [source.outputs[0], *ends], like=like, before=node)
+    edit.set_input(node, 0, held.outputs[0])
 
 
 def _drop_unread(graph: Graph) -> None:

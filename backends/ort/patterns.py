@@ -71,7 +71,8 @@ def float_scale(edit: Edit, found: Codes) -> Value:
     if found.qtype.scales[0] == "f32":
         return found.scale
     maker = found.scale.producer()
-    return edit.node("Cast", [found.scale], like=f"{found.scale.name}.f32", after=maker, to=1).outputs[0]
+    like = f"{found.scale.name}.f32"
+    return edit.node("Cast", [found.scale], like=like, after=maker, to=1).outputs[0]
 
 
 def zero_code(edit: Edit, found: Codes) -> Value:

@@ -1,10 +1,11 @@
 """Where ONNX Runtime's u8 x i8 kernels would saturate, and codes that cannot.
 
-Without VNNI these kernels multiply with vpmaddubsw, which adds two neighbouring products in 16 bits and
-saturates (measured on ONNX Runtime 1.32: 19 dB lost on a small CNN). A pair of codes (w0, w1) is exact for
-every activation when -32768 <= 255 w0 + 255 w1 <= 32767 whenever both have one sign, that is |w0 + w1| <= 128.
-Pairs are neighbours along the inputs as the kernel lays them out: rows of a K x N matrix; kernel height, kernel
-width, channel of a Conv. Depthwise kernels (one channel in, one out per group) do not saturate.
+Without VNNI these kernels multiply with vpmaddubsw, which adds two neighbouring products in 16
+bits and saturates (measured on ONNX Runtime 1.32: 19 dB lost on a small CNN). A pair of codes
+(w0, w1) of one sign is exact for every activation when |w0 + w1| <= 128, for 255 * 128 still fits;
+a pair of different signs always is. Pairs are neighbours along the inputs as the kernel lays them
+out: rows of a K x N matrix; kernel height, kernel width, channel of a Conv. Depthwise kernels (one
+channel in, one out per group) do not saturate.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ def conv_rows(weight: np.ndarray) -> np.ndarray:
 def saturates(rows: np.ndarray) -> bool:
     """Whether some pair of codes i8 [K, N] can leave 16 bits."""
     even = rows.shape[0] // 2 * 2
-    pairs = rows[:even].astype(np.int16).reshape(even // 2, 2, -1)
-    return bool((np.abs(pairs.sum(1)) > REACH).any())
+    total = rows[0:even:2].astype(np.int16) + rows[1:even:2]
+    return bool((np.abs(total) > REACH).any())
 
 
 def depthwise(shape: tuple[int, ...], group: int) -> bool:

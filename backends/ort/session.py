@@ -15,10 +15,11 @@ from ir.errors import BackendError, DataError
 from ir.graph import Graph
 
 Feeds = Mapping[str, np.ndarray]
+PROVIDERS = ["CPUExecutionProvider"]
 
 
 class Level(Enum):
-    """How far ONNX Runtime rewrites a model: not at all, without joining Q/DQ to kernels, or all."""
+    """How far ONNX Runtime rewrites a model: not at all, all but kernels of Q/DQ, or all."""
 
     NONE = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     UNFUSED = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
@@ -37,7 +38,7 @@ class Session:
         config: Mapping[str, str] | None = None,
         dump: str | os.PathLike | None = None,
     ) -> None:
-        """dump: where the optimised model is written. Raises BackendError when the model is refused."""
+        """dump: where to write the optimised model. Raises BackendError when it is refused."""
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
@@ -47,13 +48,16 @@ class Session:
             options.add_session_config_entry(key, value)
         if dump is not None:
             options.optimized_model_filepath = os.fspath(dump)
-        source = to_proto(model).SerializeToString() if isinstance(model, Graph) else os.fspath(Path(model))
+        if isinstance(model, Graph):
+            source = to_proto(model).SerializeToString()
+        else:
+            source = os.fspath(Path(model))
         try:
-            self._session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+            self._session = onnxruntime.InferenceSession(source, options, providers=PROVIDERS)
         except Exception as error:  # ONNX Runtime raises its own classes and bare RuntimeErrors
             raise BackendError(
                 f"ONNX Runtime does not take the model: {_first_line(error)}",
-                hint="check it with `ptqc inspect`; its opset or one of its ops may be unknown there",
+                hint="look at it with `ptqc inspect`: an op may be unknown there",
             ) from error
         self.inputs = [value.name for value in self._session.get_inputs()]
         self.outputs = [value.name for value in self._session.get_outputs()]
@@ -62,18 +66,18 @@ class Session:
         """{output: array}. Raises DataError for missing inputs, BackendError when a node fails."""
         missing = [name for name in self.inputs if name not in feeds]
         if missing:
-            raise DataError(
-                f"no data for input {', '.join(missing)}", hint=f"the model reads {', '.join(self.inputs)}"
-            )
+            hint = f"the model reads {', '.join(self.inputs)}"
+            raise DataError(f"no data for input {', '.join(missing)}", hint=hint)
         names = list(outputs or self.outputs)
+        given = {name: np.asarray(feeds[name]) for name in self.inputs}
         try:
-            values = self._session.run(names, {name: np.asarray(feeds[name]) for name in self.inputs})
+            values = self._session.run(names, given)
         except Exception as error:
             raise BackendError(
                 f"ONNX Runtime cannot run the model: {_first_line(error)}",
                 hint="look at the shapes and types of the inputs, and at the node it names",
             ) from error
-        return dict(zip(names, values, strict=True))
+        return dict(zip(names, values, strict=True))  # type: ignore[return-value]
 
 
 def _first_line(error: Exception) -> str:

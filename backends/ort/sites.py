@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 CONTRIB = "com.microsoft"
+LOADED = "decoded when loading"
+"""The kernel of a stored weight that a float op reads."""
 
 
 @dataclass(frozen=True)
@@ -15,9 +17,9 @@ class Site:
     op: str
     kernel: str
     weight: str = ""
-    """Name of the codes that the kernel reads, by which it is found again in the optimised model."""
+    """Name of the codes that the kernel reads: by it the check finds the kernel again."""
     reason: str = ""
 
 
 class Refused(Exception):
-    """No integer kernel runs this node; the message says why. Caught by the lowering, never by a user."""
+    """No integer kernel runs this node: why not. The lowering catches it; a user never sees it."""

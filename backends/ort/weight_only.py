@@ -1,4 +1,4 @@
-"""Weights stored as codes and read by float kernels: packed for MatMulNBits, or decoded when loading."""
+"""Stored codes that float kernels read: packed for MatMulNBits, or decoded when loading."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from .patterns import Codes
 from .sites import CONTRIB, Refused, Site
 
 PACKED_BITS = (2, 4)
-"""Widths where MatMulNBits is faster than float (8 bits measured slower: those are decoded when loading)."""
+"""Widths where MatMulNBits beats float (of 8 bits it does not: those are decoded when loading)."""
 LEAST_BLOCK, WHOLE_BLOCK = 16, 128
 """Smallest block of the kernel, and the block that a column with one scale is cut into."""
 ACCURACY = 4
-"""The kernel's own name for multiplying in 8 bits; its error (0.6 %) is far below that of 4-bit weights."""
+"""The kernel's name for multiplying in 8 bits; its error (0.6 %) is far below 4-bit weights'."""
 
 
 def lower_packed(edit: Edit, node: Node, weight: Codes) -> Site:
@@ -29,7 +29,8 @@ def lower_packed(edit: Edit, node: Node, weight: Codes) -> Site:
     ):  # fmt: skip
         raise Refused("Gemm with transA, alpha or beta has no MatMulNBits")
     block = block_size(weight, 1 if turned else 0)
-    codes, scale, zero = (None if v is None else array(v) for v in (weight.codes, weight.scale, weight.zero))
+    codes, scale = array(weight.codes), array(weight.scale)
+    zero = None if weight.zero is None else array(weight.zero)
     assert codes is not None
     assert scale is not None
     if turned:
@@ -38,11 +39,10 @@ def lower_packed(edit: Edit, node: Node, weight: Codes) -> Site:
     low = weight.qtype.limits[0]
     packed = pack(codes.astype(np.int16) - low, weight.qtype.bits, block)
     name = weight.codes.name
+    scales = _rows(scale, inputs, size, block).astype(np.float32).reshape(-1)
     parts: list[Value | None] = [
-        edit.constant(packed, f"{name}.packed"),
-        edit.constant(_rows(scale, inputs, size, block).astype(np.float32).reshape(-1), f"{name}.scale"),
-        None,
-    ]
+        edit.constant(packed, f"{name}.packed"), edit.constant(scales, f"{name}.scale"), None,
+    ]  # fmt: skip
     if zero is not None:
         rows = _rows(zero.astype(np.int16), inputs, size, block)
         parts[2] = edit.constant(pack_zeros(rows, weight.qtype.bits), f"{name}.zero")
@@ -66,7 +66,7 @@ def block_size(weight: Codes, axis: int) -> int:
     if qtype.zero is not None and qtype.signed:
         raise Refused(f"MatMulNBits has zero points for unsigned codes only, not {qtype}")
     if qtype.zero is None and not qtype.signed:
-        raise Refused(f"MatMulNBits reads unsigned codes without zero points as centred, not {qtype}")
+        raise Refused(f"MatMulNBits wants zero points for unsigned codes, not {qtype}")
     if qtype.per_tensor or qtype.axis == 1 - axis:
         return WHOLE_BLOCK
     block = qtype.block[axis]
@@ -125,22 +125,29 @@ def _trimmed(parts: list[Value | None]) -> list[Value | None]:
 
 
 def decode_when_loading(edit: Edit, decode: Node, found: Codes) -> None:
-    """Spell a Decode of constants as Cast, Sub, Mul, which ONNX Runtime folds when it makes the session.
+    """Spell a Decode of constants as Cast, Sub, Mul, which ONNX Runtime folds at the start.
 
-    (A DequantizeLinear it would run again at every inference.) Cut axes are left as they are.
+    A DequantizeLinear it would run again at every inference, or join to kernels that misread the
+    scales of blocks (MatMulIntegerToFloat was seen to).
     """
-    if any(size > 1 for size in found.qtype.block) or not found.constant:
-        return
     name = decode.outputs[0].name
     value = edit.node("Cast", [found.codes], like=f"{name}.steps", before=decode, to=1).outputs[0]
-    if found.zero is not None:
-        zero = array(found.zero)
-        assert zero is not None
-        origin = edit.constant(zero.astype(np.float32), f"{name}.origin")
-        value = edit.node("Sub", [value, origin], like=f"{name}.centred", before=decode).outputs[0]
-    scale = array(found.scale)
-    assert scale is not None
-    factor = edit.constant(scale.astype(np.float32), f"{name}.factor")
-    made = edit.node("Mul", [value, factor], like=f"{name}.float", before=decode)
-    edit.replace(decode.outputs[0], made.outputs[0])
+    for op, part, like in (("Sub", found.zero, "centred"), ("Mul", found.scale, "float")):
+        data = None if part is None else array(part)
+        if data is not None:
+            factor = edit.constant(data.astype(np.float32), f"{name}.{op.lower()}")
+            whole = _repeated(edit, decode, found, factor)
+            value = edit.node(op, [value, whole], like=f"{name}.{like}", before=decode).outputs[0]
+    edit.replace(decode.outputs[0], value)
     edit.remove(decode)
+
+
+def _repeated(edit: Edit, decode: Node, found: Codes, part: Value) -> Value:
+    """Scales or zeros with one row for every index of the axes that are cut into blocks."""
+    for axis, size in enumerate(found.qtype.block):
+        if size > 1:
+            index = np.arange(int(found.codes.shape[axis])) // size  # type: ignore[index,arg-type]
+            rows = edit.constant(index.astype(np.int64), f"{part.name}.rows")
+            like = f"{part.name}.whole"
+            part = edit.node("Gather", [part, rows], like=like, before=decode, axis=axis).outputs[0]
+    return part

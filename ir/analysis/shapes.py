@@ -135,7 +135,7 @@ def _bound_dim(value: Value, dim: int | onnx_ir.SymbolicDim, binding: dict[str, 
         raise PassError(
             f"dim '{dim.value}' needs a number for '{free[0]}'",
             at=value,
-            hint=f"bind it: binding={{{free[0]!r}: 1}}",
+            hint=f"bind it: binding={{{free[0]!r}: 1}} (--dims {free[0]}=1)",
         )
     found = dim.evaluate(binding)
     if found is None:

@@ -17,6 +17,10 @@ REACH = 128
 """Largest |w0 + w1| for which 255 * (w0 + w1) fits in 16 bits with sign."""
 STRETCHES = np.linspace(1.0, 2.0, 51)
 """Scales tried, as multiples: at 2.0 no pair can break the rule."""
+SHORT = 256
+"""Rows up to this length choose among `NEAR` by their true error."""
+NEAR = np.linspace(0.85, 1.15, 13)
+"""Multiples tried around the expected best."""
 
 
 def kernel_rows(weight: np.ndarray, inputs: tuple[int, ...], output: int) -> np.ndarray:
@@ -68,23 +72,47 @@ def hold_pairs(steps: np.ndarray) -> np.ndarray:
 
 
 def fit_pairs(rows: np.ndarray, scale: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Codes int16 [N, K] and scales [N, 1] with the least expected squared error that keep the
-    rule.
+    """Codes int16 [N, K] and scales [N, 1] with little squared error that keep the rule.
 
-    rows f32 [N, K]; scale f32 [N, 1], as the plain rounding would have it. A wider scale makes
-    every rounding error larger (t^2 / 12 steps^2 each) and every projected pair's smaller (half the
-    square of what it goes past the reach); the stretch t of each row is where their sum is least.
+    rows f32 [N, K]; scale f32 [N, 1], as the plain rounding would have it. Each row takes the
+    stretch that `best_stretch` expects most of; short rows, whose errors do not average out, also
+    try its neighbours.
     """
-    steps = rows / scale
-    even = rows.shape[1] // 2 * 2
+    stretch = best_stretch(rows / scale)
+    if rows.shape[1] > SHORT:
+        return hold_pairs(rows / (scale * stretch)), scale * stretch
+    codes, found, least = None, scale, None
+    for near in NEAR:
+        tried = scale * stretch * np.float32(near)
+        held = hold_pairs(rows / tried)
+        error = np.square(held * tried - rows, dtype=np.float64).sum(-1, keepdims=True)
+        if codes is None or least is None:
+            codes, found, least = held, tried, error
+            continue
+        better = error < least
+        codes = np.where(better, held, codes)
+        found, least = np.where(better, tried, found), np.where(better, error, least)
+    assert codes is not None
+    return codes, found
+
+
+def best_stretch(steps: np.ndarray) -> np.ndarray:
+    """The multiple t of each row's scale with the least expected squared error: f32 [N, 1].
+
+    steps [N, K] are weights over scale. A wider scale makes every rounding error larger (t^2 / 12
+    steps^2 each) and every projected pair's smaller (half the square of what it goes past the
+    reach).
+    """
+    even = steps.shape[1] // 2 * 2
     first, second = steps[:, 0:even:2], steps[:, 1:even:2]
     total = np.abs(first + second)
     row, pair = np.nonzero(total > REACH - 1)
     past = total[row, pair] * (first[row, pair] * second[row, pair] > 0)
-    loss = np.stack([
-        np.bincount(row, np.square(np.maximum(past - REACH * t, 0)) / 2, len(rows)) for t in
-        STRETCHES
-    ])  # fmt: skip
-    loss = loss + (rows.shape[1] / 12.0) * np.square(STRETCHES)[:, None]
-    stretch = STRETCHES[np.argmin(loss, axis=0)].astype(np.float32)[:, None]
-    return hold_pairs(np.divide(steps, stretch, out=steps)), scale * stretch
+    loss = np.stack(
+        [
+            np.bincount(row, np.square(np.maximum(past - REACH * t, 0)) / 2, len(steps))
+            for t in STRETCHES
+        ]
+    )
+    loss = loss + (steps.shape[1] / 12.0) * np.square(STRETCHES)[:, None]
+    return STRETCHES[np.argmin(loss, axis=0)].astype(np.float32)[:, None]
