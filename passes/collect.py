@@ -13,7 +13,7 @@ from ir.graph import Graph, Value, rank
 from ir.verify import Stage
 
 from .core import Ctx, Effect, Pass, Stat, register
-from .placement import candidates
+from .placement import ACTIVATION, WEIGHT, candidates, plan
 from .sites import linears
 
 _PER_CHANNEL = {Stat.MOMENTS}
@@ -56,6 +56,8 @@ class Collect(Pass):
                 wants.setdefault(name, []).append(made)  # type: ignore[arg-type]
                 keys.setdefault(name, []).append(stat)  # type: ignore[arg-type]
         if not wants:
+            for node, reason in plan(graph, ctx.target, ACTIVATION, WEIGHT).refused:
+                ctx.skip(node, reason)
             return
         filled = calib.observe(
             graph, ctx.data, wants, masks=masked_values(graph),

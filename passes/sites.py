@@ -90,7 +90,7 @@ def linear(node: Node) -> Linear | None:
     axes = rank(weight)
     if x is None or weight is None or not axes or axes < 2 or not _constant_weight(weight):
         return None
-    if constant(x) is not None:
+    if constant(x) is not None or _dequantized(x):
         return None
     if node.op_type == "Conv":
         return Linear(node, x, weight, tuple(range(1, axes)), 0)
