@@ -14,7 +14,7 @@ from ir.verify import Stage
 
 from .core import Ctx, Effect, Pass, Stat, register
 from .placement import ACTIVATION, WEIGHT, candidates, plan
-from .sites import linears
+from .sites import SOUGHT, linears
 
 _PER_CHANNEL = {Stat.MOMENTS}
 _LINEAR_INPUTS = {Stat.MOMENTS, Stat.GRAM}
@@ -36,6 +36,7 @@ class Collect(Pass):
     name: ClassVar[str] = "collect"
     effect: ClassVar[Effect] = Effect.NOTES
     takes: ClassVar[frozenset[Stage]] = frozenset({Stage.FLOAT, Stage.CODED})
+    sought: ClassVar[str] = SOUGHT
 
     stats: tuple[Stat, ...] = (Stat.HISTOGRAM,)
 

@@ -59,6 +59,8 @@ class Pass(ABC):
     spoils: ClassVar[frozenset[Stat]] = frozenset()
     optional: ClassVar[bool] = False
     """Whether finding nothing to do is fine (cleanup). Otherwise zero sites is an error."""
+    sought: ClassVar[str] = "site of its kind; `ptqc explain` says what it looks for"
+    """What it looks for, as that error says it: "the graph holds no ..."."""
 
     @abstractmethod
     def run(self, graph: Graph, ctx: Ctx) -> None:

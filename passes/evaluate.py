@@ -92,13 +92,15 @@ def same_function(before: Graph, after: Graph, probes: Sequence[Feeds]) -> Diffe
 
 
 def sqnr(before: Outputs, after: Outputs) -> dict[str, float]:
-    """SQNR in dB of every float output, over all probes."""
+    """SQNR in dB of every float output, over all probes but not where `before` is infinite (a model
+    may well return -inf where it forbids something)."""
     totals: dict[str, metrics.Difference] = {}
     for one, two in zip(before, after, strict=True):
         for (name, a), (_, b) in zip(one.items(), two.items(), strict=True):
             if (a.dtype.kind == "f" or a.dtype.name == "bfloat16") and a.size:
-                totals.setdefault(name, metrics.Difference()).add(a, b)
-    return {name: total.result().sqnr_db for name, total in totals.items()}
+                finite = ~np.isinf(a) if a.shape == b.shape else slice(None)
+                totals.setdefault(name, metrics.Difference()).add(a[finite], b[finite])
+    return {name: total.result().sqnr_db for name, total in totals.items() if total.elements}
 
 
 def first_divergence(before: Graph, after: Graph, feeds: Feeds) -> tuple[str, float] | None:

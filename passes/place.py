@@ -23,7 +23,7 @@ from .placement import Plan, plan
 from .ranges import collected_range, reached
 from .rounding.clip_weights import group_extremes
 from .rounding.rtn import LIMIT
-from .sites import WRITTEN, Linear
+from .sites import SOUGHT, WRITTEN, Linear
 
 TIE = 0.97
 """A placement with carriers must be this much faster to be kept."""
@@ -55,6 +55,7 @@ class Place(Pass):
     name: ClassVar[str] = "place"
     effect: ClassVar[Effect] = Effect.LOSSY
     makes: ClassVar[Stage | None] = Stage.CODED
+    sought: ClassVar[str] = SOUGHT
 
     w: QType | None = None
     a: QType | None = None

@@ -206,7 +206,7 @@ class _Loop:
             raise PassError(
                 f"'{step.name}' matched nothing in {report.nodes_before} nodes",
                 hint="every site was refused: " + "; ".join(reasons[:3]) if reasons
-                else "the graph holds no site of its kind; `ptqc explain` says what it looks for",
+                else f"the graph holds no {step.sought}",
             )  # fmt: skip
 
     def _check(self, step: Pass, report: StepReport, comparing: bool) -> None:

@@ -25,6 +25,9 @@ QUANTIZED = frozenset(
 WITH_WEIGHTS = frozenset("MatMul Gemm Conv ConvTranspose Einsum LSTM GRU RNN".split())
 
 
+SOUGHT = "MatMul, Gemm or Conv with a constant weight of two or more axes"
+
+
 @dataclass(frozen=True)
 class Linear:
     """y = x W (+ bias). `inputs` are the axes of W that are summed over, `output` the axis of y's
@@ -112,7 +115,7 @@ def near_miss(node: Node) -> str:
     if not any(weights) or node.op_type not in WITH_WEIGHTS:
         return ""
     if node.op_type not in ("MatMul", "Gemm", "Conv"):
-        return f"a {node.op_type} is not coded"
+        return f"{node.op_type} layers are not coded"
     if weights[0]:
         return "its constant is the left factor"
     if node.op_type == "Gemm":

@@ -62,11 +62,11 @@ class Dequantize(Pass):
                 kept = reals.cut(node, x, *_pair(node.inputs[1:])) if static else x
                 reals.known[node.outputs[0]] = kept
         elif kind == ("", "DequantizeLinear"):
-            let_read(node, _decoded(node, reals), ctx)
+            let_read(node, _decoded(node, reals), reals, ctx)
             ctx.did(node)
         elif not node.domain and node.op_type in PRODUCTS:
             last, value = product(node, reals)
-            let_read(last, value, ctx)
+            let_read(last, value, reals, ctx)
             ctx.did(node)
         elif node.op_type in MOVERS and not node.domain:
             if node.inputs[0] in reals.known:
@@ -79,7 +79,7 @@ class Dequantize(Pass):
         """The layer's readers read the float; those that want codes get them from there."""
         scale, zero = written(node)
         if scale is None:
-            let_read(node, value, ctx)
+            let_read(node, value, reals, ctx)
             return
         codes, value = node.outputs[0], reals.cut(node, value, scale, zero)
         parts = [value, scale, *([zero] if zero is not None else [])]
@@ -89,8 +89,13 @@ class Dequantize(Pass):
         ctx.edit.remove(node)
 
 
-def let_read(node: Node, value: Value, ctx: Ctx) -> None:
+def let_read(node: Node, value: Value, reals: Reals, ctx: Ctx) -> None:
     """Readers of a node's output read `value`; an output of the graph keeps its name."""
+    if value in reals.unnamed and value.graph is node.graph:
+        reals.unnamed.remove(value)
+        ctx.edit.replace(node.outputs[0], value)
+        ctx.edit.remove(node)
+        return
     if bypass(node, value, ctx):
         return
     made = ctx.edit.node("Identity", [value], like=node.outputs[0].name or "y", before=node)

@@ -30,6 +30,8 @@ class Reals:
     def __init__(self, edit: Edit) -> None:
         self.edit = edit
         self.known: dict[Value, Value] = {}
+        self.unnamed: set[Value] = set()
+        """Values made here that have not taken the name of what they stand for."""
 
     def of(self, codes: Value | None, scale: Value | None, zero: Value | None, axis=None) -> Value:
         """The float behind codes: known, or decoded now when they are constant."""
@@ -71,6 +73,7 @@ class Reals:
         made = self.edit.node(op, inputs, like=like, outputs=count, before=node, **attributes)
         for new, old in zip(made.outputs, node.outputs, strict=False):
             new.type, new.shape = onnx_ir.TensorType(onnx_ir.DataType.FLOAT), old.shape
+            self.unnamed.add(new)
         return made
 
 
