@@ -18,12 +18,13 @@ WRITTEN = "quant.written"
 
 
 QUANTIZED = frozenset(
-    "MatMulInteger ConvInteger QLinearMatMul QLinearConv QGemm MatMulNBits DynamicQuantizeMatMul "
-    "MatMulIntegerToFloat QAttention".split()
-)
+    ("MatMulInteger", "ConvInteger", "QLinearMatMul", "QLinearConv", "QGemm", "MatMulNBits",
+     "DynamicQuantizeMatMul", "MatMulIntegerToFloat", "QAttention")
+)  # fmt: skip
 """Layers that a model brings along in integers."""
-WITH_WEIGHTS = frozenset("MatMul Gemm Conv ConvTranspose Einsum LSTM GRU RNN".split())
-
+WITH_WEIGHTS = frozenset(
+    ("MatMul", "Gemm", "Conv", "ConvTranspose", "Einsum", "LSTM", "GRU", "RNN")
+)
 
 SOUGHT = "MatMul, Gemm or Conv with a constant weight of two or more axes"
 
