@@ -84,10 +84,11 @@ class Place(Pass):
         uses = [(u.node, u.idx) for u in value.uses() if written or made.reads_codes(u.node)]
         if not uses:
             return
-        parts = self._scale(value, producer, ctx)
-        first = uses[0][0]
+        where = _where(value, producer)
+        parts = self._scale(value, producer, where, ctx)
+        maker = parts[0].producer()
         encode = ctx.edit.quant("Encode", self.a, [value, *parts], like=value.name or "x",
-                                **_where(producer, parts, first))  # fmt: skip
+                                **({"after": maker} if maker is not None else where))  # fmt: skip
         decode = ctx.edit.quant(
             "Decode", self.a, [encode.outputs[0], *parts], like=value.name or "x", after=encode
         )
@@ -95,10 +96,11 @@ class Place(Pass):
             ctx.edit.set_input(node, index, decode.outputs[0])
         ctx.note(f"%{value.name}: {made.why[id(value)]}")
 
-    def _scale(self, value: Value, producer: Node | None, ctx: Ctx) -> list[Value]:
+    def _scale(
+        self, value: Value, producer: Node | None, where: dict[str, Node], ctx: Ctx
+    ) -> list[Value]:
         assert self.a is not None
         if self.dynamic:
-            where = {"after": producer} if producer is not None else {}
             return list(
                 ctx.edit.quant("Scale", self.a, [value], like=value.name or "x", **where).outputs
             )
@@ -120,7 +122,8 @@ class Place(Pass):
     ) -> None:
         assert self.w is not None
         qtype, weight = site.qtype(self.w), site.weight
-        key = (id(weight), f"{qtype} {limit}")
+        # Other graphs do not see a Decode inside a body: each reader's graph gets its own.
+        key = (id(weight), f"{qtype} {limit} {id(site.node.graph)}")
         if key not in done:
             numbers = array(weight)
             if numbers is None or not np.isfinite(numbers).all():
@@ -149,8 +152,8 @@ def _written(producer: Node, made: Plan) -> bool:
     )
 
 
-def _where(producer: Node | None, parts: list[Value], first: Node) -> dict[str, Node]:
-    maker = parts[0].producer()
-    if maker is not None:
-        return {"after": maker}
-    return {"after": producer} if producer is not None else {}
+def _where(value: Value, producer: Node | None) -> dict[str, Node]:
+    """Behind what computes the value; at the front of the graph or body whose input it is."""
+    if producer is not None:
+        return {"after": producer}
+    return {"before": value.graph[0]} if value.graph is not None else {}  # type: ignore[dict-item]

@@ -16,11 +16,12 @@ from dataclasses import dataclass, field
 
 from backends.base import Target, Verdict
 from ir.analysis.masks import masked_values
+from ir.errors import PipelineError
 from ir.graph import Graph, Node, Value, constant, nodes
 from ir.qtype import QType
 
 from .select import select
-from .sites import Linear, linears
+from .sites import Linear, linear, linears
 
 ACTIVATION = QType.parse("u8@0*f32+u8")
 WEIGHT = QType.parse("i8@0x1*f32")
@@ -69,15 +70,15 @@ def plan(
         if id(site.node) in kept:
             made.refused.append((site.node, f"kept float by '{kept[id(site.node)]}'"))
             continue
-        verdict = target.supports(site.node, activation, site.qtype(weight) if weight else None)
-        if not verdict.ok and verdict.weights and weight is not None:
-            made.light[id(site.node)] = (site, verdict.reason)
-        elif not verdict.ok:
-            made.refused.append((site.node, verdict.reason))
-        elif activation is not None and site.x.name in masked:
-            made.refused.append((site.node, "its input carries attention-mask constants"))
-        else:
+        verdict = _verdict(site, target, activation, weight)
+        if activation is not None and verdict.ok:
+            verdict = _in_context(site, verdict, target, weight, masked, dynamic)
+        if verdict.ok:
             made.kernels[id(site.node)] = (site, verdict)
+        elif verdict.weights and weight is not None:
+            made.light[id(site.node)] = (site, verdict.reason)
+        else:
+            made.refused.append((site.node, verdict.reason))
     if activation is None:
         return made
     for site, verdict in made.kernels.values():
@@ -88,6 +89,30 @@ def plan(
     if carriers and not dynamic:
         _add_carriers(graph, target, activation, made, masked)
     return made
+
+
+def _verdict(
+    site: Linear, target: Target, activation: QType | None, weight: QType | None
+) -> Verdict:
+    try:
+        qtype = site.qtype(weight) if weight is not None else None
+    except PipelineError as error:
+        return Verdict(False, reason=error.cause)
+    return target.supports(site.node, activation, qtype)
+
+
+def _in_context(
+    site: Linear, verdict: Verdict, target: Target, weight: QType | None, masked, dynamic: bool
+) -> Verdict:
+    """The verdict, less what the values around the layer forbid; its weight alone may still do."""
+    reason = ""
+    if site.x.name in masked:
+        reason = "its input carries attention-mask constants"
+    elif not verdict.float_output and not dynamic and fused_output(site.y).is_graph_output():
+        reason = f"{verdict.kernel} writes codes, and its output is the model's own"
+    if not reason:
+        return verdict
+    return Verdict(False, reason=reason, weights=_verdict(site, target, None, weight).ok)
 
 
 def fused_output(value: Value) -> Value:
@@ -110,7 +135,7 @@ def _add_carriers(graph: Graph, target: Target, activation: QType, made: Plan, m
     reads."""
     possible = [
         n for n in nodes(graph)
-        if id(n) not in made.kernels and target.supports(n, activation, None).ok
+        if linear(n) is None and target.supports(n, activation, None).ok
         and not any(v.name in masked for v in (*n.inputs, *n.outputs) if v is not None)
     ]  # fmt: skip
     taken: dict[int, Node] = {}
@@ -138,7 +163,6 @@ def _written_in_integers(value: Value, made: Plan, taken: dict[int, Node]) -> bo
     return id(producer) in made.integer or id(producer) in taken
 
 
-def candidates(graph: Graph, target: Target) -> list[Value]:
-    """Values whose range any placement might ask for."""
-    made = plan(graph, target, ACTIVATION, WEIGHT)
-    return list(made.coded.values())
+def candidates(graph: Graph, target: Target) -> Plan:
+    """The plan whose `coded` are the values that any placement might ask the range of."""
+    return plan(graph, target, ACTIVATION, WEIGHT)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import ClassVar
@@ -13,6 +12,7 @@ from calib.stats import Bins
 from calib.stats.clip_search import range_sqnr
 from ir import ops
 from ir.edit import Edit
+from ir.errors import PassError
 from ir.graph import Graph, array, clone
 from ir.verify import Stage
 from passes import evaluate
@@ -33,7 +33,8 @@ class Spare(Pass):
               whose input suffers most from its codes; samples: of the calibration data that are
               measured on
     error:    smaller by at least `gain` dB per freed layer, on the samples
-    raises:   nothing; a layer that wins back less is reported with its figure
+    raises:   PassError without data or the float model; a layer that wins back less is reported
+              with its figure
     source:   the request in microsoft/onnxruntime#13863: "I found the bad layer, how do I keep it
               float?"
     """
@@ -50,47 +51,75 @@ class Spare(Pass):
     samples: int = 1
 
     def run(self, graph: Graph, ctx: Ctx) -> None:
-        assert ctx.float_graph is not None
-        probes = list(islice(iter(ctx.data or ()), self.samples))
-        originals = {site.y.name: site for site in linears(ctx.float_graph)}
-        sites = [s for s in linears(graph) if ops.decode_of(s.weight) is not None]
-        budget = self.share * sum(
-            _weights(originals[s.y.name]) for s in sites if s.y.name in originals
-        )
-        waiting = [s for s in sites if s.y.name in originals and input_sqnr(s, ctx) is not None]
-        waiting = sorted(waiting, key=lambda s: input_sqnr(s, ctx) or 0.0)[: self.tries]
-        if not probes or not waiting:
+        if ctx.data is None:
+            raise PassError("there is no data to measure layers on", hint="pass data=... (--calib)")
+        originals = {site.y.name: site for site in linears(ctx.teacher())}
+        waiting, budget = self._waiting(graph, originals, ctx)
+        if not waiting:
             return
-        reference = evaluate.outputs_of(ctx.float_graph, probes)
-        present = self._db(graph, probes, reference)
+        measure = _Measure(graph, ctx.teacher(), list(islice(iter(ctx.data), self.samples)))
         trials = []
         for number, site in enumerate(waiting, 1):
             ctx.progress("measuring layers", number, len(waiting))
-            freed = self._db(_freed(graph, [site], originals), probes, reference)
-            trials.append((freed - present, site))
+            trials.append((measure.freed(site, originals) - measure.present, site))
         for gain, site in sorted(trials, key=lambda trial: -trial[0]):
             size = _weights(originals[site.y.name])
+            told = f"float would win back {gain:.1f} dB"
             if gain < self.gain:
-                ctx.skip(site.node, f"float would win back {gain:.1f} dB, less than {self.gain:g}")
-            elif size > budget:
-                ctx.skip(
-                    site.node,
-                    f"float would win back {gain:.1f} dB, but the share of weights is used up",
-                )
-            else:
-                now = self._db(_freed(graph, [site], originals), probes, reference)
-                if now - present < self.gain / 2:
-                    ctx.skip(site.node, "layers freed before it already won its loss back")
-                    continue
-                make_float(ctx.edit, site, originals[site.y.name])
-                ctx.note(f"%{site.y.name} stays float: {present:.1f} -> {now:.1f} dB")
-                ctx.did(site.node)
-                budget, present = budget - size, now
+                ctx.skip(site.node, f"{told}, less than {self.gain:g}")
+                continue
+            if size > budget:
+                ctx.skip(site.node, f"{told}, but the share of weights is used up")
+                continue
+            now = measure.freed(site, originals)
+            if now - measure.present < self.gain / 2:
+                ctx.skip(site.node, "layers freed before it already won its loss back")
+                continue
+            make_float(ctx.edit, site, originals[site.y.name])
+            ctx.note(f"%{site.y.name} stays float: {measure.present:.1f} -> {now:.1f} dB")
+            ctx.did(site.node)
+            budget, measure.present = budget - size, now
 
-    @staticmethod
-    def _db(graph: Graph, probes: Sequence, reference: evaluate.Outputs) -> float:
-        found = evaluate.sqnr(reference, evaluate.outputs_of(graph, probes))
-        return float(np.mean(list(found.values())))
+    def _waiting(
+        self, graph: Graph, originals: dict[str | None, Linear], ctx: Ctx
+    ) -> tuple[list[Linear], float]:
+        """Layers to try, those whose input suffers most first; how many weights may be freed."""
+        found: list[tuple[float, Linear]] = []
+        total = 0
+        for site in linears(graph):
+            if ops.decode_of(site.weight) is None:
+                continue
+            if site.y.name not in originals:
+                ctx.skip(site.node, "the float model has no such layer")
+                continue
+            total += _weights(originals[site.y.name])
+            db = input_sqnr(site, ctx)
+            if db is None:
+                ctx.skip(site.node, "its input has no codes of a fixed scale with a histogram")
+            else:
+                found.append((db, site))
+        found.sort(key=lambda pair: pair[0])
+        for db, site in found[self.tries :]:
+            ctx.skip(site.node, f"not tried: its input's codes have {db:.1f} dB, others fewer")
+        return [site for _, site in found[: self.tries]], self.share * total
+
+
+class _Measure:
+    """Mean SQNR over the outputs, as the graph is and with a layer freed."""
+
+    def __init__(self, graph: Graph, teacher: Graph, probes: list) -> None:
+        self._graph, self._probes = graph, probes
+        self._reference = evaluate.outputs_of(teacher, probes)
+        self.present = self._db(graph)
+
+    def freed(self, site: Linear, originals: dict[str | None, Linear]) -> float:
+        """In dB, with one more layer float."""
+        return self._db(_freed(self._graph, [site], originals))
+
+    def _db(self, graph: Graph) -> float:
+        return evaluate.mean_db(
+            evaluate.sqnr(self._reference, evaluate.outputs_of(graph, self._probes))
+        )
 
 
 def input_sqnr(site: Linear, ctx: Ctx) -> float | None:
