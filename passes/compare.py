@@ -19,7 +19,7 @@ from ir.edit import Edit
 from ir.errors import PassError
 from ir.graph import Graph, clone, nodes
 
-from .evaluate import LIMIT_DB, add_finite, mean_db, to_numpy
+from .evaluate import add_finite, held_db, to_numpy
 from .sites import linears, make_float
 
 Feeds = dict[str, np.ndarray]
@@ -57,7 +57,7 @@ def compare(float_graph: Graph, quantized: Graph, batches: Iterable[Feeds]) -> l
 
     raises: PassError when the graphs share no value name.
     """
-    return sorted(gaps(float_graph, quantized, batches), key=lambda row: _held(row.sqnr_db))
+    return sorted(gaps(float_graph, quantized, batches), key=lambda row: held_db(row.sqnr_db))
 
 
 def gaps(float_graph: Graph, quantized: Graph, batches: Iterable[Feeds]) -> list[ValueGap]:
@@ -81,11 +81,6 @@ def gaps(float_graph: Graph, quantized: Graph, batches: Iterable[Feeds]) -> list
         if total.elements
         for gap in [total.result()]
     ]
-
-
-def _held(db: float) -> float:
-    """For sorting: NaN is as bad as can be."""
-    return -LIMIT_DB if np.isnan(db) else db
 
 
 def _compare_batch(reference: Executor, tested: Executor, feeds: Feeds, sums) -> None:
@@ -135,7 +130,7 @@ def win_back(
     for site in layers:
         freed = with_float_layer(quantized, float_graph, site.y.name or "")
         after = _outputs_db(freed, held, reference)
-        gain = mean_db({"": after}) - mean_db({"": before})
+        gain = held_db(after) - held_db(before)
         found.append(WinBack(site.y.name or "", site.node.op_type, after, gain))
     return sorted(found, key=lambda w: -w.gain_db)
 

@@ -128,11 +128,18 @@ LIMIT_DB = 140.0
 
 
 def mean_db(found: Mapping[str, float]) -> float:
-    """Mean SQNR over outputs in dB, each held within +-LIMIT_DB; 0 outputs give LIMIT_DB."""
-    held = [
-        -LIMIT_DB if np.isnan(db) else np.clip(db, -LIMIT_DB, LIMIT_DB) for db in found.values()
-    ]
-    return float(np.mean(held)) if held else LIMIT_DB
+    """Mean SQNR over outputs in dB, each held within +-LIMIT_DB; LIMIT_DB without outputs."""
+    return float(np.mean([held_db(db) for db in found.values()])) if found else LIMIT_DB
+
+
+def worst_db(found: Mapping[str, float]) -> float:
+    """Least SQNR over outputs in dB, held within +-LIMIT_DB; LIMIT_DB without outputs."""
+    return min((held_db(db) for db in found.values()), default=LIMIT_DB)
+
+
+def held_db(db: float) -> float:
+    """A figure fit for means and sorting: within +-LIMIT_DB, NaN at the lower end."""
+    return -LIMIT_DB if np.isnan(db) else float(np.clip(db, -LIMIT_DB, LIMIT_DB))
 
 
 def first_divergence(before: Graph, after: Graph, feeds: Feeds) -> Place | None:

@@ -119,3 +119,4 @@ class BreakQuietly(Break):
 
     name: ClassVar[str] = "break_quietly"
     effect: ClassVar[Effect] = Effect.LOSSY
+    takes: ClassVar[frozenset[ir.Stage]] = frozenset({ir.Stage.FLOAT, ir.Stage.CODED})
