@@ -40,7 +40,7 @@ class Small(Target):
         raise NotImplementedError("graphs are only planned for this target, never run")
 
 
-SMALL = Small()
+SMALL = TARGET = Small()
 
 
 def apply(graph: Graph | str, pipeline, batches=None, **options) -> Result:
