@@ -19,6 +19,7 @@ from calib.progress import Callback, track
 from calib.stats.base import Stat
 from calib.stats.sample import Sample
 from ir.errors import DataError, PassError
+from ir.graph import graphs
 
 Feed = Mapping[str, np.ndarray]
 
@@ -143,9 +144,10 @@ def _executor(graph: onnx_ir.Model) -> Any:
 
 
 def _check_names(graph: onnx_ir.Model, wants: Mapping[str, Sequence[Stat]]) -> None:
-    known = {value.name for value in graph.graph.inputs}
-    for node in onnx_ir.traversal.RecursiveGraphIterator(graph.graph):
-        known.update(value.name for value in node.outputs)
+    known: set[str | None] = set()
+    for each in graphs(graph):
+        known.update(value.name for value in each.inputs)
+        known.update(value.name for node in each for value in node.outputs)
     for name, stats in wants.items():
         if name not in known:
             constant = name in graph.graph.initializers
