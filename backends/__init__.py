@@ -1,5 +1,4 @@
-"""Where graphs run. `build(result, "ort").save(path)`; every backend is imported only when asked
-for."""
+"""Where graphs run: `build(result, "ort").save(path)`. A backend is imported when asked for."""
 
 from __future__ import annotations
 
@@ -7,6 +6,7 @@ import importlib
 
 from ir.errors import BackendError
 
+from .artifact import Artifact, Manifest, load
 from .base import Target, Verdict
 
 TARGETS = {"ort": "backends.ort"}
@@ -20,8 +20,10 @@ def target(name: str) -> Target:
 
 
 def build(result, name: str = "ort", **options):
-    """Lower a graph, or the result of `passes.run`, to an artifact that runs there."""
+    """Lower a graph, or the result of `passes.run`, to an `Artifact` that runs there."""
     return target(name).build(result, **options)
 
 
-__all__ = ["TARGETS", "Target", "Verdict", "build", "target"]
+__all__ = [
+    "TARGETS", "Artifact", "Manifest", "Target", "Verdict", "build", "load", "target",
+]  # fmt: skip

@@ -1,12 +1,15 @@
-"""What a target is: which integer kernels it really has, and how a graph becomes an artifact
-there."""
+"""What a target is: the integer kernels it really has, and how a graph becomes an artifact."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
+import numpy as np
+
+from ir.errors import BackendError
 from ir.graph import Graph, Node
 from ir.qtype import QType
 
@@ -20,7 +23,7 @@ class Verdict:
     reason: str = ""
     """Why not (ok is False), in words a user can act on."""
     limit: str = ""
-    """A rule that the weight's codes must keep for the kernel to be right
+    """A rule that the weight's codes must keep, for the kernel to be right
     (passes/rounding/limits.py)."""
     float_output: bool = False
     """The kernel writes floats itself: it needs no codes on its output."""
@@ -42,5 +45,15 @@ class Target(ABC):
         """Whether the node only moves values, so that it runs on codes as well as on floats."""
 
     @abstractmethod
-    def build(self, graph: Graph, **options):
+    def build(self, graph: Graph, **options) -> Any:
         """Lower a graph to an artifact that runs here."""
+
+    @abstractmethod
+    def open(self, model: Any, threads: int = 0) -> Any:
+        """A session of a built model (a graph or its path): `.run(feeds) -> {output: array}`."""
+
+    def seconds(self, graphs: Sequence[Graph], feeds: Mapping[str, np.ndarray]) -> list[float]:
+        """Median CPU seconds of one run of each graph here, on one thread and in turn."""
+        raise BackendError(
+            f"target '{self.name}' cannot measure", hint="leave the option `measure` out"
+        )

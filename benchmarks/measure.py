@@ -69,6 +69,11 @@ def _timed(runner: ort.InferenceSession, feed: Feed, repeats: int) -> float:
     return (time.process_time() - start) / max(1, repeats)
 
 
+def model_file(path: Path) -> Path:
+    """The ONNX file of `path`: itself, or that of an artifact's folder."""
+    return path / "model.onnx" if path.is_dir() else path
+
+
 def size(path: Path) -> int:
     """Bytes of a model with its external data: of the file and of those that it names."""
     model = onnx.load(path, load_external_data=False)
@@ -120,7 +125,7 @@ def main() -> None:
     args = parser.parse_args()
     feeds = load(args.test)[: args.feeds]
     files = args.float, args.quantized
-    row = measure(*files, feeds, args.metric, args.mask, not args.no_latency)
+    row = measure(*map(model_file, files), feeds, args.metric, args.mask, not args.no_latency)
     print("\n" + json.dumps(row))
 
 

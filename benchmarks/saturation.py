@@ -57,9 +57,10 @@ def main(arguments: list[str] | None = None) -> None:
     for case in prepared(args.models):
         paths = sorted((CACHE / "out" / case.name).glob("*-*.onnx"))
         wanted = [p for p in paths if not args.peers or p.stem.rsplit("-", 1)[0] in args.peers]
-        rows = [run(case, path, args.feeds, args.timeout) for path in wanted]
-        for row in rows:
-            keep("saturation", row, ("model", "peer", "config"))
+        rows = []
+        for path in wanted:
+            rows.append(run(case, path, args.feeds, args.timeout))
+            keep("saturation", rows[-1], ("model", "peer", "config"))
         show(f"{case.name}, SQNR in dB with and without VNNI", rows, COLUMNS)
 
 

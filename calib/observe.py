@@ -19,7 +19,6 @@ from calib.progress import Callback, track
 from calib.stats.base import Stat
 from calib.stats.sample import Sample
 from ir.errors import DataError, PassError
-from ir.graph import graphs
 
 Feed = Mapping[str, np.ndarray]
 
@@ -144,10 +143,11 @@ def _executor(graph: onnx_ir.Model) -> Any:
 
 
 def _check_names(graph: onnx_ir.Model, wants: Mapping[str, Sequence[Stat]]) -> None:
-    known: set[str | None] = set()
-    for each in graphs(graph):
-        known.update(value.name for value in each.inputs)
-        known.update(value.name for node in each for value in node.outputs)
+    known = {value.name for value in graph.graph.inputs}
+    for body in graph.graph.subgraphs():
+        known.update(value.name for value in body.inputs)
+    for node in onnx_ir.traversal.RecursiveGraphIterator(graph.graph):
+        known.update(value.name for value in node.outputs)
     for name, stats in wants.items():
         if name not in known:
             constant = name in graph.graph.initializers

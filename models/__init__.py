@@ -9,3 +9,18 @@ Every module here has the same four functions, so that a loop can go over them:
 `DYNAMIC` says which axes of which input vary. Nothing outside this package, `tests/`,
 `benchmarks/`, `examples/` and the demo imports it: a user's own `models/` may shadow it.
 """
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import ModuleType
+
+import ir
+
+
+def capture(model: ModuleType) -> ir.Graph:
+    """The float graph of one of this package's modules, its `DYNAMIC` axes kept open."""
+    net = model.load()
+    if isinstance(net, Path):
+        return ir.capture(net)
+    return ir.capture(net, model.example(), dynamic=model.DYNAMIC)

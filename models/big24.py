@@ -25,7 +25,7 @@ def load() -> nn.Module:
 
 
 def example() -> tuple[torch.Tensor, ...]:
-    return (torch.zeros(1, LENGTH, dtype=torch.int64),)
+    return (torch.zeros(2, LENGTH, dtype=torch.int64),)
 
 
 def calibration(n: int) -> list[dict[str, np.ndarray]]:

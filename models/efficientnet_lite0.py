@@ -41,7 +41,7 @@ def load() -> nn.Module:
 
 
 def example() -> tuple[torch.Tensor, ...]:
-    return (torch.zeros(1, 3, 224, 224),)
+    return (torch.zeros(2, 3, 224, 224),)
 
 
 def calibration(n: int) -> list[dict[str, np.ndarray]]:

@@ -119,7 +119,7 @@ FUSED = {
 
 
 def example() -> tuple[torch.Tensor, ...]:
-    return (torch.zeros(1, 80, 3000),)
+    return (torch.zeros(2, 80, 3000),)
 
 
 def calibration(n: int) -> list[dict[str, np.ndarray]]:

@@ -19,6 +19,7 @@ from ir.verify import Stage, stage_of, verify
 from . import evaluate
 from .compare import gaps, win_back
 from .core import Effect, Pass
+from .evaluate import Outputs
 from .pipeline import Pipeline
 from .probe import Feeds, probes
 from .report import StepReport
@@ -63,7 +64,8 @@ def bisect(
     """
     source = graph if isinstance(graph, Graph) else ir.capture(graph)
     batches = None if data is None else calib.data.load(data, source, seed=seed)
-    fall = _Fall(threshold_db)
+    feeds = probes(source, batches, seed)
+    fall = _Fall(evaluate.outputs_of(source, feeds), feeds, threshold_db)
     try:
         run(source, pipeline, data=batches, target=target, seed=seed, watch=[fall])
     except _Fell:
@@ -73,7 +75,7 @@ def bisect(
             raise
     if fall.broken is None or fall.step is None:
         return None
-    return _finding(source, fall, probes(source, batches, seed))
+    return _finding(source, fall)
 
 
 class _Fell(Exception):
@@ -83,8 +85,8 @@ class _Fell(Exception):
 class _Fall(Observer):
     """Keeps the graph before every step, until one makes the outputs fall."""
 
-    def __init__(self, threshold_db: float) -> None:
-        self.threshold_db = threshold_db
+    def __init__(self, reference: Outputs, feeds: list[Feeds], threshold_db: float) -> None:
+        self.reference, self.feeds, self.threshold_db = reference, feeds, threshold_db
         self.number = 0
         self.step: Pass | None = None
         self.kept: Graph | None = None
@@ -94,9 +96,15 @@ class _Fall(Observer):
         self.number, self.step, self.kept = number, step, clone(graph)
 
     def after(self, number: int, step: Pass, graph: Graph, report: StepReport) -> None:
-        if report.sqnr and evaluate.worst_db(report.sqnr) < self.threshold_db:
+        lossy = step.effect is Effect.LOSSY and report.changes
+        if lossy and self.db(graph) < self.threshold_db:
             self.broken = graph
             raise _Fell
+
+    def db(self, graph: Graph) -> float:
+        """SQNR in dB of the worst output (`run` itself waits until the weights are rounded)."""
+        outputs = evaluate.outputs_of(graph, self.feeds)
+        return evaluate.worst_db(evaluate.sqnr(self.reference, outputs))
 
     def failed(self, number: int, step: Pass, graph: Graph, error: BaseException) -> None:
         if isinstance(error, VerifyError) and step.effect is not Effect.LOSSY and _sound(graph):
@@ -111,19 +119,14 @@ def _sound(graph: Graph) -> bool:
     return True
 
 
-def _finding(source: Graph, fall: _Fall, feeds: list[Feeds]) -> Finding:
+def _finding(source: Graph, fall: _Fall) -> Finding:
     assert fall.kept is not None
     assert fall.broken is not None
-    reference = evaluate.outputs_of(source, feeds)
-    before, after = (
-        evaluate.worst_db(evaluate.sqnr(reference, evaluate.outputs_of(graph, feeds)))
-        for graph in (fall.kept, fall.broken)
-    )
-    value = _entry(source, fall, feeds)
+    value = _entry(source, fall, fall.feeds)
     node = next((n for n in nodes(fall.broken) if any(v.name == value for v in n.outputs)), None)
     return Finding(
         fall.number, str(fall.step), value, describe(node) if node is not None else "",
-        before, after,
+        fall.db(fall.kept), fall.db(fall.broken),
     )  # fmt: skip
 
 

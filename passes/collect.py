@@ -14,8 +14,8 @@ from ir.graph import Graph, Value, rank
 from ir.verify import Stage
 
 from .core import Ctx, Effect, Pass, Stat, register
-from .placement import candidates
-from .sites import linears
+from .placement import ACTIVATION, WEIGHT, candidates, plan
+from .sites import SOUGHT, linears
 
 _LINEAR_INPUTS = {Stat.MOMENTS, Stat.GRAM}
 
@@ -36,6 +36,7 @@ class Collect(Pass):
     name: ClassVar[str] = "collect"
     effect: ClassVar[Effect] = Effect.NOTES
     takes: ClassVar[frozenset[Stage]] = frozenset({Stage.FLOAT, Stage.CODED})
+    sought: ClassVar[str] = SOUGHT
 
     stats: tuple[Stat, ...] = (Stat.HISTOGRAM,)
 
@@ -51,10 +52,13 @@ class Collect(Pass):
             wants.setdefault(name, []).append(made)
             keys.setdefault(name, []).append(stat)
         if not wants:
+            for node, reason in plan(graph, ctx.target, ACTIVATION, WEIGHT).refused:
+                ctx.skip(node, reason)
             return
         filled = calib.observe(
             graph, ctx.data, wants, masks=masked_values(graph),
             progress=lambda done, total: ctx.progress("calibrating", done, total),
+            checkpoint=ctx.checkpoint,
         )  # fmt: skip
         for name, made in filled.items():
             for stat, accumulator in zip(keys[name], made, strict=True):
@@ -74,10 +78,7 @@ class Collect(Pass):
         ranges = [stat for stat in self.stats if stat not in _LINEAR_INPUTS]
         if not ranges:
             return
-        made = candidates(graph, ctx.target)
-        for node, reason in made.refused:
-            ctx.skip(node, reason)
-        for value in made.coded.values():
+        for value in candidates(graph, ctx.target):
             for stat in ranges:
                 yield value.name or "", stat, accumulators.BY_NAME[stat.value]()
 

@@ -14,13 +14,12 @@ import numpy as np
 
 from backends.torch import Executor
 from calib import metrics
-from ir import ops
 from ir.edit import Edit
 from ir.errors import PassError
-from ir.graph import Graph, clone, nodes
+from ir.graph import Graph, Node, clone, constant, nodes
 
 from .evaluate import add_finite, held_db, to_numpy
-from .sites import linears, make_float
+from .sites import linears
 
 Feeds = dict[str, np.ndarray]
 
@@ -113,35 +112,85 @@ def win_back(
 ) -> list[WinBack]:
     """Each quantized layer made float again, alone, and the outputs measured: most won back first.
 
-    One run of the data per layer. `limit`: only the layers whose own output is worst.
+    One run of the data per layer. `limit`: only the layers whose own output is worst. The quantized
+    graph may be coded or lowered: a layer is found by the names of what it reads and writes.
     """
     held = [dict(feeds) for feeds in batches]
     reference = [Executor(float_graph).run(feeds) for feeds in held]
     before = _outputs_db(quantized, held, reference)
-    known = {s.y.name for s in linears(float_graph)}
-    layers = [
-        s for s in linears(quantized)
-        if ops.decode_of(s.weight) is not None and s.y.name in known
-    ]  # fmt: skip
+    layers = list(_quantized_layers(float_graph, quantized))
     if limit is not None and limit < len(layers):
         worst = {row.value: i for i, row in enumerate(compare(float_graph, quantized, held))}
-        layers = sorted(layers, key=lambda s: worst.get(s.y.name or "", len(worst)))[:limit]
+        layers = sorted(layers, key=lambda layer: worst.get(layer.end, len(worst)))[:limit]
     found = []
-    for site in layers:
-        freed = with_float_layer(quantized, float_graph, site.y.name or "")
+    for layer in layers:
+        freed = with_float_layer(quantized, layer)
         after = _outputs_db(freed, held, reference)
         gain = held_db(after) - held_db(before)
-        found.append(WinBack(site.y.name or "", site.node.op_type, after, gain))
+        found.append(WinBack(layer.name, layer.nodes[0].op_type, after, gain))
     return sorted(found, key=lambda w: -w.gain_db)
 
 
-def with_float_layer(quantized: Graph, float_graph: Graph, output: str) -> Graph:
-    """A copy of the quantized graph where the layer that computes %output reads floats."""
+@dataclass(frozen=True)
+class Layer:
+    """A linear layer of the float graph, on to the first value that the quantized graph has too.
+
+    name: of the layer's own result; end: of that value; nodes: from one to the other (a bias, a
+    normalization or an activation may be part of the quantized layer).
+    """
+
+    name: str
+    end: str
+    nodes: tuple[Node, ...]
+
+
+def _quantized_layers(float_graph: Graph, quantized: Graph) -> Iterator[Layer]:
+    makers = {v.name: n for n in nodes(quantized) for v in n.outputs if v.name}
+    known = {*makers, *(v.name for v in quantized.graph.inputs)}
+    for site in linears(float_graph):
+        chain, value = [site.node], site.y
+        while value.name not in makers:
+            uses = value.uses()
+            follower = next(iter(uses)).node if len(uses) == 1 else None
+            others = [v for v in follower.inputs if v is not value] if follower is not None else []
+            if follower is None or any(v is not None and constant(v) is None for v in others):
+                break
+            chain.append(follower)
+            value = follower.outputs[0]
+        else:
+            maker = makers[value.name]
+            same = (maker.domain, maker.op_type) == (chain[-1].domain, chain[-1].op_type)
+            kept = same and (len(chain) > 1 or constant(maker.inputs[1]) is not None)
+            if site.x.name in known and not kept:
+                yield Layer(site.y.name or "", value.name or "", tuple(chain))
+
+
+def with_float_layer(quantized: Graph, layer: Layer) -> Graph:
+    """A copy of the quantized graph where a layer is computed as in the float model."""
     copy = clone(quantized)
-    site = next(s for s in linears(copy) if s.y.name == output)
-    original = next(s for s in linears(float_graph) if s.y.name == output)
     edit = Edit(copy, by="float layer")
-    make_float(edit, site, original)
+    values = {v.name: v for n in nodes(copy) for v in n.outputs} | {
+        v.name: v for v in copy.graph.inputs
+    }
+    before = values[layer.end]
+    made, after = values, before.producer()
+    assert after is not None
+    for node in layer.nodes:
+        inputs = [
+            None
+            if value is None
+            else edit.constant(tensor.numpy(), f"{value.name}.float")
+            if (tensor := constant(value)) is not None
+            else made[value.name]
+            for value in node.inputs
+        ]
+        after = edit.node(
+            node.op_type, inputs, like=f"{layer.name}.float", domain=node.domain, after=after
+        )
+        for attribute in node.attributes.values():
+            after.attributes.add(attribute)
+        made[node.outputs[0].name] = after.outputs[0]
+    edit.replace(before, made[layer.nodes[-1].outputs[0].name])
     edit.finish()
     return copy
 

@@ -14,6 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields
 from enum import Enum
+from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
@@ -58,6 +59,8 @@ class Pass(ABC):
     spoils: ClassVar[frozenset[Stat]] = frozenset()
     optional: ClassVar[bool] = False
     """Whether finding nothing to do is fine (cleanup). Otherwise zero sites is an error."""
+    sought: ClassVar[str] = "site of its kind; `ptqc explain` says what it looks for"
+    """What it looks for, as that error says it: "the graph holds no ..."."""
 
     @abstractmethod
     def run(self, graph: Graph, ctx: Ctx) -> None:
@@ -132,6 +135,8 @@ class Ctx:
     float_graph: Graph | None = None
     """The last FLOAT graph: teacher, residual and yardstick. Never changed. See `teacher`."""
     seed: int = 0
+    checkpoint: Path | None = None
+    """Where a long walk over the data may save how far it is, and go on from when it is there."""
     progress: Progress = lambda label, done, total: None
     sites: list[str] = field(default_factory=list)
     skips: list[Skip] = field(default_factory=list)

@@ -14,6 +14,8 @@ import numpy as np
 import torch
 
 from backends.torch import Executor
+from backends.torch.constants import FOLD_LIMIT
+from backends.torch.dtypes import to_numpy as as_array
 from calib import metrics
 from ir.errors import BackendError, describe
 from ir.graph import Graph, Node
@@ -25,12 +27,13 @@ Outputs = list[dict[str, np.ndarray]]
 
 def outputs_of(graph: Graph, probes: Sequence[Feeds], dtype: torch.dtype | None = None) -> Outputs:
     """Outputs of the graph for every probe."""
-    executor = Executor(graph, dtype=dtype)
+    keep_bytes = FOLD_LIMIT if len(probes) > 1 else 0
+    executor = Executor(graph, dtype=dtype, keep_bytes=keep_bytes)
     return [{k: to_numpy(v) for k, v in executor.run(feeds).items()} for feeds in probes]
 
 
 def to_numpy(value) -> np.ndarray:
-    return np.asarray(value.detach().cpu().numpy() if hasattr(value, "detach") else value)
+    return np.asarray(as_array(value))
 
 
 @dataclass(frozen=True)
@@ -102,11 +105,12 @@ def same_function(before: Graph, after: Graph, probes: Sequence[Feeds]) -> Diffe
 
 
 def sqnr(before: Outputs, after: Outputs) -> dict[str, float]:
-    """SQNR in dB of every float output, over all probes."""
+    """SQNR in dB of every float output, over all probes but not where `before` is infinite (a model
+    may well return -inf where it forbids something)."""
     totals: dict[str, metrics.Difference] = {}
     for one, two in zip(before, after, strict=True):
         for (name, a), (_, b) in zip(one.items(), two.items(), strict=True):
-            if a.dtype.kind == "f":
+            if (a.dtype.kind == "f" or a.dtype.name == "bfloat16") and a.size:
                 add_finite(totals.setdefault(name, metrics.Difference()), a, b)
     return {name: total.result().sqnr_db for name, total in totals.items() if total.elements}
 

@@ -200,7 +200,8 @@ def check_order(
             raise _missing(at, " or ".join(names), None, number)
         if step.gives() and not has_data:
             raise PipelineError(
-                f"{at} needs calibration data and there is none", hint="pass data=..."
+                f"{at} needs calibration data and there is none",
+                hint="pass data=... (--calib DATA)",
             )
         for stat in step.spoils & fresh:
             dropped[stat] = f"step {number} '{step.name}'"

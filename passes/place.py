@@ -3,24 +3,30 @@ layer."""
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+import onnx_ir
 
+from backends.base import Verdict
+from ir.edit import Edit
 from ir.errors import PassError
 from ir.formats import integer
-from ir.graph import Graph, Node, Value, array
+from ir.graph import Graph, Node, Value, array, clone
 from ir.qtype import QType
 from ir.verify import Stage
 
 from .core import Ctx, Effect, Pass, register
 from .placement import Plan, plan
-from .ranges import collected_range
+from .ranges import collected_range, reached
 from .rounding.clip_weights import group_extremes
 from .rounding.rtn import LIMIT
-from .sites import Linear
+from .sites import SOUGHT, WRITTEN, Linear
 
+TIE = 0.97
+"""A placement with carriers must be this much faster to be kept."""
 FIXED_RANGES = {"Softmax": (0.0, 1.0), "Sigmoid": (0.0, 1.0), "Relu": (0.0, None)}
 """What an op's definition says of its output's range; None: as collected."""
 
@@ -37,7 +43,8 @@ class Place(Pass):
     options:  w, a: QTypes of weights and activations, `none` for float; dynamic: scales of
               activations computed at run time (a Scale node) instead of calibrated; keep: selectors
               of layers that stay float (passes/select.py); carriers: whether Add, Concat and
-              pooling between kernels carry codes
+              pooling between kernels carry codes; measure: time the placement with and without
+              carriers on the target (first batch of the data) and keep the faster one
     error:    rounding of every coded value; the report gives SQNR per output
     raises:   PassError when a range was not collected; skips, with the target's reason, what it
               cannot run
@@ -48,12 +55,14 @@ class Place(Pass):
     name: ClassVar[str] = "place"
     effect: ClassVar[Effect] = Effect.LOSSY
     makes: ClassVar[Stage | None] = Stage.CODED
+    sought: ClassVar[str] = SOUGHT
 
     w: QType | None = None
     a: QType | None = None
     dynamic: bool = False
     keep: tuple[str, ...] = ()
     carriers: bool = True
+    measure: bool = False
 
     def __post_init__(self) -> None:
         if self.w is None:
@@ -62,19 +71,39 @@ class Place(Pass):
             raise ValueError("dynamic scales need a, the QType of the activations")
 
     def run(self, graph: Graph, ctx: Ctx) -> None:
+        if self.measure:
+            carriers = self._faster(graph, ctx)
+            dataclasses.replace(self, measure=False, carriers=carriers).run(graph, ctx)
+            return
         made = plan(graph, ctx.target, self.a, self.w, self.keep, dynamic=self.dynamic,
-                    carriers=self.carriers)  # fmt: skip
+                    carriers=self.carriers, reached=reached(ctx))  # fmt: skip
         for node, reason in made.refused:
             ctx.skip(node, reason)
         for value in list(made.coded.values()):
             self._code(value, made, ctx)
-        done: dict[tuple[int, str], Value] = {}
-        for site, verdict in made.kernels.values():
-            self._code_weight(site, verdict.limit, done, ctx)
+        weights = [(site, self._limit(verdict)) for site, verdict in made.kernels.values()]
+        weights += [(site, "") for site, _ in made.light.values()]
+        self._code_weights(weights, ctx)
+        for site, _ in made.kernels.values():
             ctx.did(site.node)
         for site, reason in made.light.values():
-            self._code_weight(site, "", done, ctx)
             ctx.skip(site.node, f"only its weight carries codes: {reason}")
+
+    def _faster(self, graph: Graph, ctx: Ctx) -> bool:
+        """Whether carriers pay on the target. Without them less is rounded: a tie goes to that."""
+        feeds = next(iter(ctx.data or ()), None)
+        if feeds is None:
+            raise PassError("there is no batch to measure on", hint="pass data=... (--calib)")
+        tried = []
+        for carriers in (True, False):
+            copy = clone(graph)
+            trial = dataclasses.replace(ctx, edit=Edit(copy), sites=[], skips=[], notes=[])
+            dataclasses.replace(self, measure=False, carriers=carriers).run(copy, trial)
+            trial.edit.finish()
+            tried.append(copy)
+        taken, left = ctx.target.seconds(tried, feeds)
+        ctx.note(f"measured: {taken * 1e3:.2f} ms with carriers, {left * 1e3:.2f} ms without")
+        return taken < TIE * left
 
     def _code(self, value: Value, made: Plan, ctx: Ctx) -> None:
         """Encode and Decode one value; its integer readers, or all when it is written in codes."""
@@ -84,25 +113,33 @@ class Place(Pass):
         uses = [(u.node, u.idx) for u in value.uses() if written or made.reads_codes(u.node)]
         if not uses:
             return
-        where = _where(value, producer)
-        parts = self._scale(value, producer, where, ctx)
-        maker = parts[0].producer()
-        encode = ctx.edit.quant("Encode", self.a, [value, *parts], like=value.name or "x",
-                                **({"after": maker} if maker is not None else where))  # fmt: skip
+        parts = self._scale(value, producer, ctx)
+        name = value.name or "x"
+        maker = parts[0].producer()  # the Scale node, when there is one
+        where = {"after": maker} if maker is not None else _behind(value)
+        encode = ctx.edit.quant("Encode", self.a, [value, *parts], like=name, **where)
         decode = ctx.edit.quant(
-            "Decode", self.a, [encode.outputs[0], *parts], like=value.name or "x", after=encode
+            "Decode", self.a, [encode.outputs[0], *parts], like=name, after=encode
         )
+        if written:
+            ctx.edit.note(encode, {WRITTEN: "codes"})
+        decodes = {encode.graph: decode.outputs[0]}
         for node, index in uses:
-            ctx.edit.set_input(node, index, decode.outputs[0])
-        ctx.note(f"%{value.name}: {made.why[id(value)]}")
+            if node.graph not in decodes:  # a body: its kernel wants the Decode beside it
+                inner = ctx.edit.quant("Decode", self.a, [encode.outputs[0], *parts], like=name,
+                                       before=node.graph[0])  # fmt: skip
+                decodes[node.graph] = inner.outputs[0]
+            ctx.edit.set_input(node, index, decodes[node.graph])
+        if written and value.is_graph_output():
+            ctx.edit.output_instead(value, decode.outputs[0])
+        ctx.note(f"%{name}: {made.why[id(value)]}")
 
-    def _scale(
-        self, value: Value, producer: Node | None, where: dict[str, Node], ctx: Ctx
-    ) -> list[Value]:
+    def _scale(self, value: Value, producer: Node | None, ctx: Ctx) -> list[Value]:
         assert self.a is not None
         if self.dynamic:
+            name = value.name or "x"
             return list(
-                ctx.edit.quant("Scale", self.a, [value], like=value.name or "x", **where).outputs
+                ctx.edit.quant("Scale", self.a, [value], like=name, **_behind(value)).outputs
             )
         low, high = collected_range(ctx, value.name or "")
         fixed = FIXED_RANGES.get(producer.op_type if producer is not None else "")
@@ -117,29 +154,67 @@ class Place(Pass):
             parts.append(ctx.edit.constant(np.asarray(zero), f"{value.name}.zero"))
         return parts
 
-    def _code_weight(
-        self, site: Linear, limit: str, done: dict[tuple[int, str], Value], ctx: Ctx
-    ) -> None:
+    def _limit(self, verdict: Verdict) -> str:
+        """The kernel's rule on the codes, where it multiplies codes."""
+        return verdict.limit if self.a is not None else ""
+
+    def _code_weights(self, sites: list[tuple[Linear, str]], ctx: Ctx) -> None:
+        """One Encode for every weight, type and rule; one Decode for it in every graph that
+        reads."""
         assert self.w is not None
-        qtype, weight = site.qtype(self.w), site.weight
-        # Other graphs do not see a Decode inside a body: each reader's graph gets its own.
-        key = (id(weight), f"{qtype} {limit} {id(site.node.graph)}")
-        if key not in done:
-            numbers = array(weight)
-            if numbers is None or not np.isfinite(numbers).all():
-                raise PassError("a weight is not finite", at=weight, hint="repair the model first")
-            scale, zero = integer.scale_and_zero(*group_extremes(numbers, qtype), qtype)
-            parts = [ctx.edit.constant(np.asarray(scale), f"{weight.name}.scale")]
-            if zero is not None:
-                parts.append(ctx.edit.constant(np.asarray(zero), f"{weight.name}.zero"))
-            encode = ctx.edit.quant("Encode", qtype, [weight, *parts], like=weight.name or "w",
-                                    before=site.node)  # fmt: skip
-            decode = ctx.edit.quant("Decode", qtype, [encode.outputs[0], *parts],
-                                    like=weight.name or "w", after=encode)  # fmt: skip
-            if limit:
-                ctx.edit.note(encode, {LIMIT: limit})
-            done[key] = decode.outputs[0]
-        ctx.edit.set_input(site.node, 1, done[key])
+        shared: dict[tuple[int, str], list[Linear]] = {}
+        for site, limit in sites:
+            key = (id(site.weight), f"{site.qtype(self.w)} {limit}")
+            shared.setdefault(key, []).append(site)
+        for (_, text), group in shared.items():
+            self._code_weight(group, text.partition(" ")[2], ctx)
+
+    def _code_weight(self, sites: list[Linear], limit: str, ctx: Ctx) -> None:
+        assert self.w is not None
+        qtype, weight = sites[0].qtype(self.w), sites[0].weight
+        name = weight.name or "w"
+        numbers = array(weight)
+        if numbers is None or not np.isfinite(numbers).all():
+            raise PassError("a weight is not finite", at=weight, hint="repair the model first")
+        scale, zero = integer.scale_and_zero(*group_extremes(numbers, qtype), qtype)
+        parts = [ctx.edit.constant(np.asarray(scale), f"{name}.scale")]
+        if zero is not None:
+            parts.append(ctx.edit.constant(np.asarray(zero), f"{name}.zero"))
+        readers: dict[onnx_ir.Graph, Node] = {}
+        for site in sites:
+            graph = site.node.graph
+            assert isinstance(graph, onnx_ir.Graph)
+            readers[graph] = _earlier(readers.get(graph), site.node)
+        alone = next(iter(readers.values())) if len(readers) == 1 else None
+        front = alone or weight.graph[0]  # type: ignore[index]
+        encode = ctx.edit.quant("Encode", qtype, [weight, *parts], like=name, before=front)
+        if limit:
+            ctx.edit.note(encode, {LIMIT: limit})
+        decodes = {
+            graph: ctx.edit.quant("Decode", qtype, [encode.outputs[0], *parts], like=name,
+                                  before=first)
+            for graph, first in readers.items()
+        }  # fmt: skip
+        for site in sites:
+            ctx.edit.set_input(site.node, 1, decodes[site.node.graph].outputs[0])  # type: ignore[index]
+
+
+def _earlier(first: Node | None, second: Node) -> Node:
+    """The one that stands before the other in their graph."""
+    if first is None or first is second:
+        return second
+    for node in first.graph or ():
+        if node is first or node is second:
+            return node
+    raise AssertionError("the nodes are of two graphs")
+
+
+def _behind(value: Value) -> dict[str, Node]:
+    """Where a node that reads a value may stand first."""
+    producer = value.producer()
+    if producer is not None:
+        return {"after": producer}
+    return {"before": value.graph[0]} if value.graph is not None else {}  # type: ignore[dict-item]
 
 
 def _written(producer: Node, made: Plan) -> bool:
@@ -150,10 +225,3 @@ def _written(producer: Node, made: Plan) -> bool:
     return (
         producer.op_type in ("Relu", "Clip") and before is not None and id(before) in made.integer
     )
-
-
-def _where(value: Value, producer: Node | None) -> dict[str, Node]:
-    """Behind what computes the value; at the front of the graph or body whose input it is."""
-    if producer is not None:
-        return {"after": producer}
-    return {"before": value.graph[0]} if value.graph is not None else {}  # type: ignore[dict-item]

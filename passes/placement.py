@@ -11,22 +11,24 @@ would. Everything else stays float: quantizing every op is what loses up to 57 d
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
 from backends.base import Target, Verdict
 from ir.analysis.masks import masked_values
-from ir.errors import PipelineError
 from ir.graph import Graph, Node, Value, constant, nodes
 from ir.qtype import QType
 
 from .select import select
-from .sites import Linear, linear, linears
+from .sites import Linear, linears, near_miss
 
 ACTIVATION = QType.parse("u8@0*f32+u8")
 WEIGHT = QType.parse("i8@0x1*f32")
 ACTIVATIONS_FUSED = ("Relu", "Clip")
 """Ops that a quantization behind them absorbs when the range ends where they clip."""
+
+
+UNREACHED = "no calibration sample reached it (a branch that never ran?): it stays float"
 
 
 @dataclass
@@ -58,9 +60,13 @@ class Plan:
 def plan(
     graph: Graph, target: Target, activation: QType | None, weight: QType | None,
     keep: Iterable[str] = (), *, dynamic: bool = False, carriers: bool = True,
+    reached: Collection[str | None] | None = None,
 ) -> Plan:  # fmt: skip
-    """Decide. `keep`: selectors (passes/select.py) of layers that stay float."""
+    """Decide. `keep`: selectors (passes/select.py) of layers that stay float. `reached`: names of
+    the values whose range is known; None: all are."""
     made = Plan()
+    made.refused += [(n, reason) for n in nodes(graph) if (reason := near_miss(n))]
+    functions = {f.graph for f in graph.functions.values()}
     masked = masked_values(graph)
     sites = list(linears(graph))
     kept: dict[int, str] = {}
@@ -70,15 +76,23 @@ def plan(
         if id(site.node) in kept:
             made.refused.append((site.node, f"kept float by '{kept[id(site.node)]}'"))
             continue
-        verdict = _verdict(site, target, activation, weight)
-        if activation is not None and verdict.ok:
-            verdict = _in_context(site, verdict, target, weight, masked, dynamic)
-        if verdict.ok:
-            made.kernels[id(site.node)] = (site, verdict)
-        elif verdict.weights and weight is not None:
+        misfit = site.misfit(weight) if weight is not None else ""
+        if site.node.graph in functions:
+            misfit = "it stands in a local function: put inline before"
+        if misfit:
+            made.refused.append((site.node, misfit))
+            continue
+        verdict = target.supports(site.node, activation, site.qtype(weight) if weight else None)
+        if not verdict.ok and verdict.weights and weight is not None:
             made.light[id(site.node)] = (site, verdict.reason)
-        else:
+        elif not verdict.ok:
             made.refused.append((site.node, verdict.reason))
+        elif activation is not None and site.x.name in masked:
+            made.refused.append((site.node, "its input carries attention-mask constants"))
+        elif activation is not None and not dynamic and not _ranged(site, verdict, reached):
+            made.refused.append((site.node, UNREACHED))
+        else:
+            made.kernels[id(site.node)] = (site, verdict)
     if activation is None:
         return made
     for site, verdict in made.kernels.values():
@@ -87,32 +101,16 @@ def plan(
             made.integer.add(id(site.node))
             made.code(fused_output(site.y), f"written by {site.node.op_type} ({verdict.kernel})")
     if carriers and not dynamic:
-        _add_carriers(graph, target, activation, made, masked)
+        _add_carriers(graph, target, activation, made, masked, reached)
     return made
 
 
-def _verdict(
-    site: Linear, target: Target, activation: QType | None, weight: QType | None
-) -> Verdict:
-    try:
-        qtype = site.qtype(weight) if weight is not None else None
-    except PipelineError as error:
-        return Verdict(False, reason=error.cause)
-    return target.supports(site.node, activation, qtype)
-
-
-def _in_context(
-    site: Linear, verdict: Verdict, target: Target, weight: QType | None, masked, dynamic: bool
-) -> Verdict:
-    """The verdict, less what the values around the layer forbid; its weight alone may still do."""
-    reason = ""
-    if site.x.name in masked:
-        reason = "its input carries attention-mask constants"
-    elif not verdict.float_output and not dynamic and fused_output(site.y).is_graph_output():
-        reason = f"{verdict.kernel} writes codes, and its output is the model's own"
-    if not reason:
-        return verdict
-    return Verdict(False, reason=reason, weights=_verdict(site, target, None, weight).ok)
+def _ranged(site: Linear, verdict: Verdict, reached: Collection[str | None] | None) -> bool:
+    """Whether the ranges of all that a kernel needs as codes are known."""
+    if reached is None:
+        return True
+    needed = [site.x] if verdict.float_output else [site.x, fused_output(site.y)]
+    return all(value.name in reached for value in needed)
 
 
 def fused_output(value: Value) -> Value:
@@ -130,13 +128,17 @@ def fused_output(value: Value) -> Value:
     return node.outputs[0]
 
 
-def _add_carriers(graph: Graph, target: Target, activation: QType, made: Plan, masked) -> None:
+def _add_carriers(
+    graph: Graph, target: Target, activation: QType, made: Plan, masked,
+    reached: Collection[str | None] | None,
+) -> None:  # fmt: skip
     """Take carriers in, front to back until nothing changes, then drop those nobody integer
     reads."""
     possible = [
         n for n in nodes(graph)
-        if linear(n) is None and target.supports(n, activation, None).ok
+        if id(n) not in made.kernels and target.supports(n, activation, None).ok
         and not any(v.name in masked for v in (*n.inputs, *n.outputs) if v is not None)
+        and (reached is None or fused_output(n.outputs[0]).name in reached)
     ]  # fmt: skip
     taken: dict[int, Node] = {}
     ready = {id(v) for i, v in made.coded.items() if _written_in_integers(v, made, taken)}
@@ -163,6 +165,7 @@ def _written_in_integers(value: Value, made: Plan, taken: dict[int, Node]) -> bo
     return id(producer) in made.integer or id(producer) in taken
 
 
-def candidates(graph: Graph, target: Target) -> Plan:
-    """The plan whose `coded` are the values that any placement might ask the range of."""
-    return plan(graph, target, ACTIVATION, WEIGHT)
+def candidates(graph: Graph, target: Target) -> list[Value]:
+    """Values whose range any placement might ask for."""
+    made = plan(graph, target, ACTIVATION, WEIGHT)
+    return list(made.coded.values())

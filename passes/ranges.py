@@ -32,6 +32,12 @@ class Method(Enum):
     MSE = "mse"
 
 
+def reached(ctx: Ctx) -> set[str] | None:
+    """Names of all values that were observed; None when no range was collected at all."""
+    found = [ctx.stats[stat] for stat in RANGES if stat in ctx.stats]
+    return {name for values in found for name in values} if found else None
+
+
 def collected_range(ctx: Ctx, name: str) -> tuple[np.ndarray, np.ndarray]:
     """(low, high) of everything that was observed; PassError when nothing was."""
     for stat in RANGES:

@@ -25,7 +25,17 @@ from .core import REGISTRY, Pass
 if TYPE_CHECKING:
     from .pipeline import Pipeline
 
-_NOT_PASSES = {"core", "pipeline", "run", "registry", "report", "watch", "cli", "__main__"}
+_NOT_PASSES = {
+    "core",
+    "pipeline",
+    "run",
+    "registry",
+    "report",
+    "watch",
+    "cli",
+    "command",
+    "__main__",
+}
 PLUGINS = "passes.plugins"
 
 

@@ -5,11 +5,27 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import onnx_ir
+
 from ir import ops
 from ir.edit import Edit
 from ir.errors import PipelineError
 from ir.graph import Graph, Node, Value, attribute, constant, nodes, rank
 from ir.qtype import QType
+
+WRITTEN = "quant.written"
+"""Metadata of an Encode whose value its kernel writes as codes: floats of it do not exist."""
+
+
+QUANTIZED = frozenset(
+    "MatMulInteger ConvInteger QLinearMatMul QLinearConv QGemm MatMulNBits DynamicQuantizeMatMul "
+    "MatMulIntegerToFloat QAttention".split()
+)
+"""Layers that a model brings along in integers."""
+WITH_WEIGHTS = frozenset("MatMul Gemm Conv ConvTranspose Einsum LSTM GRU RNN".split())
+
+
+SOUGHT = "MatMul, Gemm or Conv with a constant weight of two or more axes"
 
 
 @dataclass(frozen=True)
@@ -32,6 +48,17 @@ class Linear:
     def y(self) -> Value:
         return self.node.outputs[0]
 
+    def misfit(self, pattern: QType) -> str:
+        """Why the weight cannot carry codes of `pattern`; empty when it can."""
+        tensor = constant(self.weight)
+        if tensor is not None and tensor.dtype != onnx_ir.DataType.FLOAT:
+            return f"its weight is {tensor.dtype.name}: put as_float32 before"
+        if tensor is not None and not tensor.size:
+            return "its weight is empty"
+        if not pattern.per_tensor and pattern.block[0] > 1 and len(self.inputs) > 1:
+            return f"{pattern} groups one input axis, and a {self.node.op_type} sums over several"
+        return ""
+
     def qtype(self, pattern: QType) -> QType:
         """`pattern`, written for a K x N matrix, in the layout of this weight."""
         if pattern.per_tensor:
@@ -42,11 +69,6 @@ class Linear:
                 hint="two block sizes: along the inputs, along the outputs, as in i8@0x1*f32",
             )
         along, across = pattern.block
-        if along > 1 and len(self.inputs) > 1:
-            raise PipelineError(
-                f"{pattern} would cut several input axes of {self.node.op_type} into groups",
-                hint="use 0 or 1 along the inputs of a Conv",
-            )
         axes = rank(self.weight) or 0
         block = [1] * axes
         for axis in self.inputs:
@@ -71,7 +93,7 @@ def linear(node: Node) -> Linear | None:
     axes = rank(weight)
     if x is None or weight is None or not axes or axes < 2 or not _constant_weight(weight):
         return None
-    if constant(x) is not None:
+    if constant(x) is not None or _dequantized(x):
         return None
     if node.op_type == "Conv":
         return Linear(node, x, weight, tuple(range(1, axes)), 0)
@@ -80,6 +102,35 @@ def linear(node: Node) -> Linear | None:
             return None
         return Linear(node, x, weight, *(((1,), 0) if attribute(node, "transB", 0) else ((0,), 1)))
     return Linear(node, x, weight, (axes - 2,), axes - 1)
+
+
+def near_miss(node: Node) -> str:
+    """Why a node with weights is no linear layer that can carry codes; empty for other nodes."""
+    if node.domain not in ("", "com.microsoft") or linear(node) is not None:
+        return ""
+    if node.op_type in QUANTIZED or any(_dequantized(v) for v in node.inputs[:2]):
+        known = node.op_type in QUANTIZED or node.op_type in ("MatMul", "Gemm", "Conv")
+        return "it is quantized already: put dequantize before to quantize it anew" if known else ""
+    weights = [_holds_weights(value) for value in node.inputs[:3]]
+    if not any(weights) or node.op_type not in WITH_WEIGHTS:
+        return ""
+    if node.op_type not in ("MatMul", "Gemm", "Conv"):
+        return f"{node.op_type} layers are not coded"
+    if weights[0]:
+        return "its constant is the left factor"
+    if node.op_type == "Gemm":
+        return "its transA or alpha is not the default: put canonicalize before"
+    return "the rank of its weight is unknown"
+
+
+def _holds_weights(value: Value | None) -> bool:
+    tensor = constant(value)
+    return tensor is not None and tensor.dtype.is_floating_point() and len(tensor.shape) > 1
+
+
+def _dequantized(value: Value | None) -> bool:
+    maker = value.producer() if value is not None else None
+    return maker is not None and not maker.domain and maker.op_type == "DequantizeLinear"
 
 
 def _constant_weight(value: Value) -> bool:
@@ -125,10 +176,8 @@ def decodes_of(encode: Node) -> list[Node] | None:
 
 
 def make_float(edit: Edit, site: Linear, original: Linear) -> None:
-    """Let a coded layer read floats: its input before the Encode, its weight as in the float model.
-
-    Codes and scales that nothing reads any more are gone afterwards.
-    """
+    """Let a coded layer read floats: its weight as in the float model, its input before the Encode
+    (unless that input exists as codes only). Codes and scales that nothing reads are gone then."""
     tensor, name = constant(original.weight), original.weight.name or "weight"
     assert tensor is not None
     decodes = [node for node in (ops.decode_of(site.weight), ops.decode_of(site.x)) if node]
@@ -136,7 +185,7 @@ def make_float(edit: Edit, site: Linear, original: Linear) -> None:
     same = known is not None and constant(known) is tensor
     edit.set_input(site.node, 1, known if same else edit.constant(tensor, name))
     encode = ops.encode_of(site.x)
-    if encode is not None:
+    if encode is not None and WRITTEN not in encode.metadata_props:
         edit.set_input(site.node, 0, encode.inputs[0])
     for node in decodes:
         makers = [node, *(n for n in (v.producer() for v in node.inputs if v) if n)]

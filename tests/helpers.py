@@ -1,16 +1,20 @@
-"""A small target, and graphs and passes that several tests need."""
+"""A small target, and models, graphs and passes that several tests need."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
+from types import ModuleType
 from typing import ClassVar
 
 import numpy as np
+import torch
 
 import ir
 from backends.base import Target, Verdict
 from ir.graph import Graph, Node
 from ir.qtype import QType
+from models.tiny import attention, conv, llama, mlp
 from passes.core import Ctx, Effect, Pass
 from passes.run import Result, run
 
@@ -120,3 +124,16 @@ class BreakQuietly(Break):
     name: ClassVar[str] = "break_quietly"
     effect: ClassVar[Effect] = Effect.LOSSY
     takes: ClassVar[frozenset[ir.Stage]] = frozenset({ir.Stage.FLOAT, ir.Stage.CODED})
+
+
+TINY: dict[str, ModuleType] = {"mlp": mlp, "conv": conv, "attention": attention, "llama": llama}
+
+
+@cache
+def tiny_graph(name: str) -> ir.Graph:
+    """A tiny model as a graph whose free dimensions are free; shared, so never write into it."""
+    model = TINY[name]
+    dynamic = {
+        key: dict.fromkeys(axes, torch.export.Dim.AUTO) for key, axes in model.DYNAMIC.items()
+    }
+    return ir.capture(model.load(), model.example(), dynamic=dynamic)

@@ -20,7 +20,10 @@ ORT_OPSETS = {"": 26, "ai.onnx.ml": 5}  # newest that ONNX Runtime 1.32 accepts
 
 
 class Fallback:
-    """A node run by its function body, or by ONNX Runtime; decided per type of inputs, once."""
+    """A node run by its function body, or by ONNX Runtime; decided per type of inputs, once.
+
+    A body is made per shape too, for it may depend on it; a session takes any shape of its ranks.
+    """
 
     def __init__(self, site: Site, attrs: dict[str, Any]) -> None:
         self.site = site
@@ -29,9 +32,14 @@ class Fallback:
 
     def __call__(self, *args: Any) -> Any:
         key = tuple(self._kind(i, arg) for i, arg in enumerate(args))
-        if key not in self.made:
-            self.made[key] = self._make(key, args)
-        return self.made[key](args)
+        if key in self.made:
+            return self.made[key](args)
+        shaped = key, tuple(getattr(arg, "shape", None) for arg in args)
+        if shaped not in self.made:
+            made = self._make(key, args)
+            self.made[key if isinstance(made, _Session) else shaped] = made
+            return made(args)
+        return self.made[shaped](args)
 
     def _kind(self, index: int, arg: Any) -> tuple[ir.DataType, int] | None:
         if arg is None:
@@ -49,6 +57,8 @@ class Fallback:
         body = function_body(model.graph.node[0], types, self.site.opset)
         if body is not None:
             return Inlined(model, body, self.site)
+        for one in model.graph.input:
+            _forget_sizes(one.type.tensor_type)
         return _Session(model, self.site, key)
 
     def _node_model(self, types: list) -> onnx.ModelProto:
@@ -135,6 +145,11 @@ def _type_proto(code: ir.DataType, arg: Any) -> onnx.TypeProto:
             onnx.helper.make_tensor_type_proto(int(code), None)
         )
     return onnx.helper.make_tensor_type_proto(int(code), list(arg.shape))
+
+
+def _forget_sizes(tensor: onnx.TypeProto.Tensor) -> None:
+    for dim in tensor.shape.dim:
+        dim.ClearField("dim_value")
 
 
 def _attribute(name: str, value: Any, node: ir.Node) -> ir.Attr:

@@ -1,4 +1,4 @@
-"""Regions with one way in and one way out: residual blocks, skip levels, gates. No names are read."""
+"""Regions with one way in and one way out: residual blocks, skip levels, gates."""
 
 from __future__ import annotations
 
@@ -17,9 +17,11 @@ LINEAR = frozenset(
 )
 _JOINS = {"Add": "residual", "Concat": "skip", "Mul": "gate"}
 _PROJECTION = frozenset(
-    "Identity Cast BatchNormalization InstanceNormalization GroupNormalization LayerNormalization "
-    "RMSNormalization AveragePool MaxPool GlobalAveragePool Pad Resize Dropout Transpose "
-    "Slice Reshape Squeeze Unsqueeze".split()
+    (  # noqa: SIM905
+        "Identity Cast BatchNormalization InstanceNormalization GroupNormalization "
+        "LayerNormalization RMSNormalization AveragePool MaxPool GlobalAveragePool Pad Resize "
+        "Dropout Transpose Slice Reshape Squeeze Unsqueeze"
+    ).split()
 )
 """What a shortcut may pass besides one linear op."""
 _SHORTCUT_LIMIT = 8
@@ -34,7 +36,8 @@ class Block:
     entry, exit: the value that comes in and the one that goes out
     nodes:       everything between, in graph order; no inner value is read outside
     side:        other computed values read inside (mask, rotary table, time embedding)
-    kind:        residual: exit = shortcut(entry) + branch(entry); skip: joined by Concat; gate: by Mul.
+    kind:        residual: exit = shortcut(entry) + branch(entry); skip: joined by Concat,
+                 gate: by Mul.
                  The shortcut is direct, or holds one linear op and norms, pooling, layout ops;
                  a branch holds at least one linear op
     depth:       how many blocks it lies in (0: outermost)

@@ -15,10 +15,12 @@ from ir.errors import PassError
 from ir.graph import QUANT_DOMAIN, Graph, Node, Value, clone, constant, scalar
 
 NONLINEAR = frozenset(
-    "Relu LeakyRelu PRelu Elu Celu Selu Sigmoid HardSigmoid HardSwish Swish Mish Tanh Gelu Erf Exp "
-    "Log Sqrt Reciprocal Pow Softplus Softsign Softmax LogSoftmax Hardmax Clip ThresholdedRelu Sin "
-    "Cos LayerNormalization RMSNormalization InstanceNormalization GroupNormalization "
-    "LpNormalization MaxPool Max Min Abs".split()
+    (  # noqa: SIM905
+        "Relu LeakyRelu PRelu Elu Celu Selu Sigmoid HardSigmoid HardSwish Swish Mish Tanh "
+        "Gelu Erf Exp Log Sqrt Reciprocal Pow Softplus Softsign Softmax LogSoftmax Hardmax "
+        "Clip ThresholdedRelu Sin Cos LayerNormalization RMSNormalization "
+        "InstanceNormalization GroupNormalization LpNormalization MaxPool Max Min Abs"
+    ).split()
 )
 """Ops counted per scalar they put out (`ReLU6` is Clip between 0 and 6, `Relu` is never a Clip)."""
 _CODES = frozenset({"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"})
@@ -176,7 +178,7 @@ class _Counter:
         return math.prod(self.dims(value))
 
     def bytes(self, value: Value) -> int:
-        """Bytes of one result; 0 where its size depends on the data (NonZero) or it is no tensor."""
+        """Bytes of one result; 0 where the data decides its size (NonZero) or it is no tensor."""
         if value.shape is None or value.dtype is None or value.dtype.value == 8:
             return 0
         try:

@@ -12,7 +12,7 @@ Dims = Callable[[Value], tuple[int, ...]]
 
 
 def of(node: Node, dims: Dims) -> int:
-    """Multiply-accumulates of the node; 0 for an op that is no contraction. Bias adds are not counted."""
+    """Multiply-accumulates of the node, bias adds left out; 0 for an op that is no contraction."""
     rule = _RULES.get(node.op_type)
     return 0 if rule is None or node.domain not in ("", "ai.onnx") else rule(node, dims)
 
@@ -46,7 +46,7 @@ def _einsum(node: Node, dims: Dims) -> int:
     """Every index takes all its values once: the product of all index sizes (0 for one operand)."""
     if len(node.inputs) < 2:
         return 0
-    equation = attribute(node, "equation", "").replace(" ", "").split("->")[0]
+    equation = str(attribute(node, "equation", "")).replace(" ", "").split("->")[0]
     sizes: dict[object, int] = {}
     for term, value in zip(equation.split(","), node.inputs, strict=True):
         assert value is not None
@@ -67,8 +67,8 @@ def _attention(node: Node, dims: Dims) -> int:
     tokens = k[-2] + past[-2]
     if len(q) == 4:
         return math.prod(q[:3]) * tokens * (q[3] + v[3])
-    heads = attribute(node, "q_num_heads", 1)
-    value_width = v[2] // attribute(node, "kv_num_heads", 1) * heads
+    heads = int(attribute(node, "q_num_heads") or 1)
+    value_width = v[2] // int(attribute(node, "kv_num_heads") or 1) * heads
     return q[0] * q[1] * tokens * (q[2] + value_width)
 
 

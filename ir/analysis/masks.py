@@ -16,8 +16,11 @@ LARGEST_MASK = -1e3
 _CONSTANT_LIMIT = 1 << 26
 
 MOVES = frozenset(
-    "Cast Identity Expand Slice Gather GatherElements GatherND Concat Unsqueeze Squeeze Reshape "
-    "Transpose Flatten Split Tile Pad Trilu Dropout ScatterND ScatterElements CastLike".split()
+    (  # noqa: SIM905
+        "Cast Identity Expand Slice Gather GatherElements GatherND Concat Unsqueeze Squeeze "
+        "Reshape Transpose Flatten Split Tile Pad Trilu Dropout ScatterND ScatterElements "
+        "CastLike"
+    ).split()
 )
 """Ops that only move entries of their first input (Concat: of all)."""
 _FLOATS_AT = {"Where": (1, 2), "Concat": None, "ScatterND": (0, 2), "ScatterElements": (0, 2)}
@@ -26,13 +29,13 @@ _FLOATS_AT |= {"Max": None, "Clip": (0,), "Sum": None, "Neg": (0,)}
 
 
 def masked_values(graph: Graph) -> dict[str, float]:
-    """Name of every value that carries mask entries -> the threshold: what is at or below it is mask.
+    """Name of every value that carries mask entries -> its threshold: at or below it is mask.
 
     A value is on the list when it lies between a large negative constant (finfo.min of any float
     type, -inf, -1e9, -10000, ...) and a Softmax, written out or as an op, or the mask input of an
     Attention. Between the two: casts, moves, Where, sums, products with numbers. The threshold is
-    half of the smallest mask entry put in, so scores added to the mask do not hide it. Shapes are not
-    needed. Linear in the number of nodes.
+    half of the smallest mask entry put in, so scores added to the mask do not hide it. Shapes
+    are not needed. Linear in the number of nodes.
     """
     links = _Links(graph)
     upstream = _towards_softmax(graph, links)

@@ -123,7 +123,10 @@ def bound(value: Value, binding: Mapping[str, int] | None = None) -> tuple[int, 
 def _bound_dim(value: Value, dim: int | onnx_ir.SymbolicDim, binding: dict[str, int]) -> int:
     if not isinstance(dim, onnx_ir.SymbolicDim):
         return int(dim)
-    if dim.value is None:
+    name = dim.value
+    if name in binding:
+        return binding[str(name)]
+    if name is None:
         raise PassError(
             "a dim has neither a number nor a name", at=value, hint="give the inputs fixed shapes"
         )
@@ -132,12 +135,12 @@ def _bound_dim(value: Value, dim: int | onnx_ir.SymbolicDim, binding: dict[str, 
         raise PassError(
             f"dim '{dim.value}' needs a number for '{free[0]}'",
             at=value,
-            hint=f"bind it: binding={{{free[0]!r}: 1}}",
+            hint=f"bind it: binding={{{free[0]!r}: 1}} (--dims {free[0]}=1)",
         )
     found = dim.evaluate(binding)
     if found is None:
         raise PassError(f"dim '{dim.value}' has no value under the binding", at=value)
-    return int(found)
+    return int(str(found))
 
 
 def elements(value: Value, binding: Mapping[str, int] | None = None) -> int:

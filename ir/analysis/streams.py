@@ -90,7 +90,8 @@ def _contraction(node: Node) -> tuple[Value, int, Port] | None:
     if size is None:
         return None
     if node.op_type == "MatMul":
-        return (x, size - 1, Port(node, w, rank(w) - 2, "weight")) if (rank(w) or 0) >= 2 else None
+        w_rank = rank(w) or 0
+        return (x, size - 1, Port(node, w, w_rank - 2, "weight")) if w_rank >= 2 else None
     if node.op_type == "Gemm":
         transposed = attribute(node, "transB", 0)
         axis = 0 if attribute(node, "transA", 0) else 1
@@ -199,11 +200,11 @@ class _Walk:
                 self.port(node, gain, axes, "weight")
                 return
         for operand in (second, first):
-            if operand is not None and _leads_to_linear(operand):
-                if shapes.dims(operand) == shapes.dims(node.outputs[0]):
-                    self.keep({"scale"})
-                    yield operand, axes
-                    return
+            full = shapes.dims(operand) == shapes.dims(node.outputs[0])
+            if operand is not None and full and _leads_to_linear(operand):
+                self.keep({"scale"})
+                yield operand, axes
+                return
         self.block(node, "multiplies two activations, neither straight from a linear layer")
 
     def write_linear(self, node: Node, axes: Axes) -> Iterator[tuple[Value, Axes]]:

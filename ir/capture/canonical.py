@@ -30,7 +30,7 @@ def canonicalise(model: ir.Model) -> None:
         for graph in nested(holder):
             if isinstance(graph, ir.Graph):
                 _drop_default_inputs(graph)
-                _lift_constants(graph)
+                lift_constants(graph)
     name_dimensions(model.graph)
     fix_names(model)
 
@@ -74,7 +74,7 @@ def _with_inner(node: ir.Node) -> Iterator[ir.Node]:
             yield from _with_inner(inner)
 
 
-def _lift_constants(graph: ir.Graph) -> None:
+def lift_constants(graph: ir.Graph) -> None:
     for node in tuple(graph):
         if node.op_type == "Constant" and node.domain == "":
             _lift(node, graph)
@@ -88,7 +88,13 @@ def _lift(node: ir.Node, graph: ir.Graph) -> None:
         return
     output = node.outputs[0]
     name = output.name
-    tensor = owned(constant_tensor(node, attributes[0]), name)
+    try:
+        tensor = owned(constant_tensor(node, attributes[0]), name)
+    except TypeError as error:
+        raise CaptureError(
+            f"a Constant's '{attributes[0].name}' is of the wrong kind", at=node,
+            hint="the model is damaged: export it again",
+        ) from error  # fmt: skip
     value = ir.Value(
         name=name,
         type=ir.TensorType(tensor.dtype),

@@ -9,29 +9,31 @@ from ir.graph import Graph, Node, graphs
 from passes.core import Ctx, Effect, Pass, register
 
 from .dims import Dims
-from .rules import Rule, arithmetic, copies, layout
+from .rules import Rule, arithmetic, copies, layout, products
 from .rules.idioms import fuse
 
+_TABLES = (layout, copies, arithmetic, products)
 RULES: dict[str, tuple[Rule, ...]] = {
-    op: tuple(rule for table in (layout, copies, arithmetic) for rule in table.RULES.get(op, ()))
-    for op in {*layout.RULES, *copies.RULES, *arithmetic.RULES}
+    op: tuple(rule for table in _TABLES for rule in table.RULES.get(op, ()))
+    for op in {op for table in _TABLES for op in table.RULES}
 }
 _MOST = 8
-"""Rewrites of one node in a row; every rule makes the graph smaller or plainer, so it never gets there."""
+"""Rewrites of one node in a row. Every rule makes the graph smaller or plainer: never reached."""
 
 
 @register
 @dataclass(frozen=True)
 class Canonicalize(Pass):
-    """Bring equal spellings to one: drop nodes that change nothing, merge views, put constants right.
+    """Bring equal spellings to one: no copies, one view for several, constants to the right.
 
     rewrite:  y = Transpose(Transpose(x)); z = Add(2, Identity(y))
               -->
               z = Add(x, 2)
-    shapes:   any. A linear layer is MatMul with a constant [K, N] and its Add at any rank, and Gemm where
-              the model says Gemm (its input has rank 2 by definition): ONNX Runtime runs both with the
-              same kernel, and Gemm carries its bias through quantization. Reshape, Gemm, Reshape around
-              rows is the MatMul form
+    shapes:   any. A linear layer is MatMul with a constant [K, N] and its Add at any rank, and Gemm
+              where the model says Gemm (its input has rank 2): ONNX Runtime runs both with one
+              kernel, and Gemm carries its bias through quantization. Reshape, Gemm, Reshape
+              around rows is the MatMul form. Decomposed LayerNormalization, RMSNormalization,
+              Gelu, HardSwish and Softmax become the op
     options:  none
     error:    exact
     raises:   nothing

@@ -15,7 +15,15 @@ from passes.core import Ctx, Effect, Pass, register
 from .walk import has_body
 
 RANDOM = frozenset(
-    "RandomNormal RandomUniform RandomNormalLike RandomUniformLike Multinomial Bernoulli Dropout".split()
+    {
+        "RandomNormal",
+        "RandomUniform",
+        "RandomNormalLike",
+        "RandomUniformLike",
+        "Multinomial",
+        "Bernoulli",
+        "Dropout",
+    }
 )
 SAMPLE = 4096
 """Bytes looked at before two constants of one type and shape are compared in full."""

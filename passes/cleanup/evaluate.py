@@ -13,16 +13,34 @@ from ir.graph import Node, attribute
 Arrays = Sequence[np.ndarray | None]
 
 NOT_CONSTANT = frozenset(
-    "RandomNormal RandomUniform RandomNormalLike RandomUniformLike Multinomial Bernoulli Dropout "
-    "QuantizeLinear DequantizeLinear DynamicQuantizeLinear If Loop Scan SequenceMap Constant "
-    "Optional OptionalGetElement OptionalHasElement BatchNormalization".split()
+    {
+        "RandomNormal",
+        "RandomUniform",
+        "RandomNormalLike",
+        "RandomUniformLike",
+        "Multinomial",
+        "Bernoulli",
+        "Dropout",
+        "QuantizeLinear",
+        "DequantizeLinear",
+        "DynamicQuantizeLinear",
+        "If",
+        "Loop",
+        "Scan",
+        "SequenceMap",
+        "Constant",
+        "Optional",
+        "OptionalGetElement",
+        "OptionalHasElement",
+        "BatchNormalization",
+    }
 )
 """Never folded: not deterministic, hold codes that a reader wants to see, or hold bodies.
 
 (A BatchNormalization of constants does not occur; in training mode it has side results.)
 """
 
-LAYOUT = frozenset("Identity Transpose Reshape Squeeze Unsqueeze Flatten Cast".split())
+LAYOUT = frozenset({"Identity", "Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Cast"})
 """Ops that only lay out or convert one tensor: folded at any size, without a copy in memory."""
 
 _BINARY: dict[str, Callable] = {

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ir.graph import Graph, Node, Value, array, attribute, constant, graphs, rank
+from ir.graph import Graph, Node, Value, array, attribute, graphs, rank
 from passes.core import Ctx, Effect, Pass, register
 
 from .linear import Linear, layer, layer_of, rewrite, scale_inputs, scale_outputs
@@ -54,13 +54,13 @@ class FoldBatchnorm(Pass):
     rewrite:  y = Conv(x, W, b); z = BatchNormalization(y, gain, shift, mean, variance)
               -->
               z = Conv(x, s * W, s * b + t),  s = gain / sqrt(variance + eps), t = shift - s * mean
-    shapes:   s, t [C], one per output channel of a Conv, ConvTranspose (grouped too), Gemm or MatMul; Mul,
-              Div, Add and Sub by a constant of one per channel likewise. A BatchNormalization before such a
-              layer folds into its input channels (before a Conv: when nothing is padded, or t is 0); one
-              without a layer becomes Mul and Add
+    shapes:   s, t [C], one per output channel of a Conv, ConvTranspose (grouped too), Gemm or
+              MatMul; Mul, Div, Add and Sub by a constant of one per channel likewise. A
+              BatchNormalization before a Conv or Gemm folds into its input channels (a Conv: when nothing is padded,
+              or t is 0); one without a layer becomes Mul and Add
     options:  none
     error:    exact but for rounding; computed in float64
-    raises:   nothing; skips a layer whose output others read, and constants that would not be finite
+    raises:   nothing; skips a layer whose output others read, and weights that would not be finite
     source:   Jacob et al., CVPR 2018, section 3.2 (batch normalization folding)
     """
 

@@ -1,4 +1,4 @@
-"""Evaluate whatever does not depend on the inputs, shape arithmetic with unknown dimensions included."""
+"""Evaluate what does not depend on the inputs, shape arithmetic on unknown sizes included."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .partial import simplify_shape_input
 from .walk import drop_unread, has_body, has_reference, opset
 
 EAGER = 1 << 16
-"""Bytes up to which a weight behind a Transpose, Cast, ... is laid out at once instead of when read."""
+"""Bytes up to which a weight behind a Transpose, Cast, ... is laid out at once, not when read."""
 
 
 @register
@@ -28,11 +28,11 @@ class FoldConstants(Pass):
     rewrite:  w: [N, K];  t = Transpose(w);  y = MatMul(x, t)
               -->
               t: [K, N] constant;            y = MatMul(x, t)
-    shapes:   Shape, Gather, Concat, ... of dimensions that are known fold to numbers; a Reshape target
-              with unknown dimensions becomes one constant of 0 (same axis), -1 (the only other) and sizes;
-              an Expand or Slice that only repeats its input's own sizes likewise
-    options:  limit, bytes by which the constants of one fold may grow. Layout ops and Cast of one weight
-              fold at any size: they stay a view, or are computed when the weight is read
+    shapes:   Shape, Gather, Concat, ... of dimensions that are known fold to numbers; a Reshape
+              target with unknown dimensions becomes one constant of 0 (same axis), -1 (the only
+              other) and sizes; an Expand or Slice that repeats its input's own sizes likewise
+    options:  limit, bytes by which the constants of one fold may grow. Layout ops and Cast of one
+              weight fold at any size: they stay a view, or are computed when the weight is read
     error:    exact. Codes stay codes: QuantizeLinear and DequantizeLinear are not folded
     raises:   nothing; skips a fold above the limit, and one whose evaluation fails
     source:   Aho, Sethi, Ullman, Compilers (1986), 9.9
@@ -126,7 +126,7 @@ def _settle(value: Value, tensor: onnx_ir.TensorProtocol, node: Node, ctx: Ctx) 
 
 
 def _layout_result(node: Node) -> list[onnx_ir.TensorProtocol] | None:
-    """A big weight behind a LAYOUT op: a view of it where numpy has one, else computed when read."""
+    """A big weight behind a LAYOUT op: a view where numpy has one, else computed when read."""
     source = constant(node.inputs[0]) if node.op_type in LAYOUT and node.inputs else None
     rest = [array(value) for value in node.inputs[1:]]
     if source is None or source.nbytes <= EAGER or any(a is None for a in rest):

@@ -18,7 +18,7 @@ NORMS = ("LayerNormalization", "RMSNormalization")
 @register
 @dataclass(frozen=True)
 class FoldNorm(Pass):
-    """Move the gain and bias of LayerNormalization and RMSNormalization into every layer that reads it.
+    """Move the gain and bias of LayerNormalization and RMSNormalization into all its readers.
 
     rewrite:  h = LayerNormalization(x, gain, bias); y = MatMul(h, W) + b
               -->

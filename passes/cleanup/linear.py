@@ -16,7 +16,7 @@ CONVOLUTIONS = ("Conv", "ConvTranspose")
 
 @dataclass(frozen=True)
 class Linear:
-    """A Conv, ConvTranspose, Gemm or MatMul with a constant weight, and the Add that is its bias."""
+    """A Conv, ConvTranspose, Gemm or MatMul with a constant weight, and its bias's Add."""
 
     node: Node
     add: Node | None
@@ -56,11 +56,11 @@ class Linear:
 
     @property
     def axis(self) -> int:
-        """The output's channel axis, from the right: -1 for a matrix product, -rank + 1 for a conv."""
+        """The output's channel axis, from the right: -1, or -rank + 1 for a convolution."""
         return 1 - self.weight.ndim if self.node.op_type in CONVOLUTIONS else -1
 
     def bias(self) -> np.ndarray | None:
-        """The constant bias as float64[channels] (zeros without one); None: it is computed or not a row."""
+        """The constant bias, float64[channels] (zeros without one); None: it is no constant row."""
         if self.node.op_type == "MatMul":
             value = self.add and bias_of(self.add)
         else:
@@ -118,7 +118,7 @@ def scale_outputs(
 ) -> np.ndarray:
     """float64 weight whose layer gives s[channels] times the outputs.
 
-    weight: Conv [M, C/g, ...]; ConvTranspose [C, M/g, ...]; matrix [K, N], or [N, K] when transposed.
+    weight: Conv [M, C/g, ...]; ConvTranspose [C, M/g, ...]; matrix [K, N] ([N, K] transposed).
     """
     wide = weight.astype(np.float64)
     if op == "Conv":
@@ -152,7 +152,7 @@ def scale_inputs(
 
 
 def rewrite(found: Linear, weight: np.ndarray, bias: np.ndarray, edit: Edit) -> Value | str:
-    """Give a layer a new weight and bias: its output, or the reason why not (nothing is changed then).
+    """Give a layer a new weight and bias: its output, or the reason why nothing was changed.
 
     The caller says by `Edit.replace` what the output now means; values inside get fresh names.
     """

@@ -7,7 +7,8 @@ import numpy as np
 from ir.graph import Node, attribute, constant
 from passes.core import Ctx
 
-from .dims import Dims, Shape, reshaped
+from .dims import Dims
+from .shape_rules import Shape, reshaped
 from .symbols import Poly
 from .walk import drop_unread
 
@@ -15,7 +16,7 @@ END = np.iinfo(np.int64).max
 
 
 def reshape_target(source: Shape | None, wanted: list, *, allowzero: bool) -> list[int] | None:
-    """The Reshape target for sizes `wanted` of a tensor shaped `source`, in constants; None: not so.
+    """The constant Reshape target for sizes `wanted` of a tensor shaped `source`, or None.
 
     0 copies the input's size on the same axis, one -1 stands for the only size left unknown.
     """
@@ -87,7 +88,7 @@ _SHAPE_INPUT = {"Reshape": 1, "Expand": 1, "Slice": 2}
 
 
 def simplify_shape_input(node: Node, ctx: Ctx, dims: Dims) -> bool:
-    """Give a Reshape, Expand or Slice a constant instead of computed sizes; whether that was done."""
+    """Give a Reshape, Expand or Slice a constant in place of computed sizes, if there is one."""
     at = _SHAPE_INPUT.get(node.op_type) if not node.domain else None
     old = node.inputs[at] if at is not None and len(node.inputs) > at else None
     if at is None or old is None or constant(old) is not None:

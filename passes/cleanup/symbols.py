@@ -1,7 +1,7 @@
 """Dimensions that are not known numbers: polynomials with whole coefficients over named sizes.
 
-Shape arithmetic in exported models is sums and products of a few dimensions, done once per layer; a general
-algebra system costs more to import than a whole clean-up may take.
+Shape arithmetic in exported models is sums and products of a few dimensions, done once per layer;
+a general algebra system costs more to import than a whole clean-up may take.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from dataclasses import dataclass
 class Poly:
     """A sum of `coefficient * product of names`. Names stand for sizes, so they are >= 0.
 
-    Terms are sorted and without zeros, so equal polynomials are equal objects. A polynomial without a
-    name is never made: operations return a plain int then.
+    Terms are sorted and without zeros, so equal polynomials compare equal. A polynomial without
+    a name is never made: operations return a plain int then.
     """
 
     terms: tuple[tuple[tuple[str, ...], int], ...]
@@ -47,7 +47,7 @@ class Poly:
     __rmul__ = __mul__
 
     def __floordiv__(self, other: int | Poly) -> int | Poly:
-        """Exact when one term divides every term; otherwise a size of its own named by the quotient.
+        """Exact when one term divides every term; else a size of its own named by the quotient.
 
         raises: ArithmeticError when a sign is not known (ONNX cuts towards zero, Python downwards).
         """

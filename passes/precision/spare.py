@@ -53,7 +53,7 @@ class Spare(Pass):
     def run(self, graph: Graph, ctx: Ctx) -> None:
         if ctx.data is None:
             raise PassError("there is no data to measure layers on", hint="pass data=... (--calib)")
-        originals = {site.y.name: site for site in linears(ctx.teacher())}
+        originals = {site.node.name: site for site in linears(ctx.teacher())}
         waiting, budget = self._waiting(graph, originals, ctx)
         if not waiting:
             return
@@ -63,7 +63,7 @@ class Spare(Pass):
             ctx.progress("measuring layers", number, len(waiting))
             trials.append((measure.freed(site, originals) - measure.present, site))
         for gain, site in sorted(trials, key=lambda trial: -trial[0]):
-            size = _weights(originals[site.y.name])
+            size = _weights(originals[site.node.name])
             told = f"float would win back {gain:.1f} dB"
             if gain < self.gain:
                 ctx.skip(site.node, f"{told}, less than {self.gain:g}")
@@ -75,7 +75,7 @@ class Spare(Pass):
             if now - measure.present < self.gain / 2:
                 ctx.skip(site.node, "layers freed before it already won its loss back")
                 continue
-            make_float(ctx.edit, site, originals[site.y.name])
+            make_float(ctx.edit, site, originals[site.node.name])
             ctx.note(f"%{site.y.name} stays float: {measure.present:.1f} -> {now:.1f} dB")
             ctx.did(site.node)
             budget, measure.present = budget - size, now
@@ -89,10 +89,10 @@ class Spare(Pass):
         for site in linears(graph):
             if ops.decode_of(site.weight) is None:
                 continue
-            if site.y.name not in originals:
+            if site.node.name not in originals:
                 ctx.skip(site.node, "the float model has no such layer")
                 continue
-            total += _weights(originals[site.y.name])
+            total += _weights(originals[site.node.name])
             db = input_sqnr(site, ctx)
             if db is None:
                 ctx.skip(site.node, "its input has no codes of a fixed scale with a histogram")
@@ -139,9 +139,9 @@ def input_sqnr(site: Linear, ctx: Ctx) -> float | None:
 def _freed(graph: Graph, sites: list[Linear], originals: dict[str | None, Linear]) -> Graph:
     copy = clone(graph)
     edit = Edit(copy)
-    named = {site.y.name: site for site in linears(copy)}
+    named = {site.node.name: site for site in linears(copy)}
     for site in sites:
-        make_float(edit, named[site.y.name], originals[site.y.name])
+        make_float(edit, named[site.node.name], originals[site.node.name])
     edit.finish()
     return copy
 

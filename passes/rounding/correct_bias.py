@@ -50,7 +50,7 @@ class CorrectBias(Pass):
 
     def run(self, graph: Graph, ctx: Ctx) -> None:
         originals = {
-            node.outputs[0].name: site
+            node.name: site
             for node in ctx.teacher().graph.all_nodes()
             if (site := linear(node)) is not None
         }
@@ -59,7 +59,7 @@ class CorrectBias(Pass):
             decode = site.weight.producer()
             if decode is None or not ops.is_op(decode, "Decode"):
                 continue
-            original, bias = originals.get(site.y.name), bias_of(site)
+            original, bias = originals.get(site.node.name), bias_of(site)
             if bias is None:
                 ctx.skip(site.node, "it has no constant bias")
             elif site.node.op_type == "MatMul" and rank(site.weight) != 2:

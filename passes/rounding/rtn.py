@@ -16,7 +16,7 @@ from ir.verify import Stage
 from passes.core import Ctx, Effect, Pass, register
 from passes.sites import Linear, decodes_of, linears
 
-from .limits import PAIRS, fit_pairs, from_kernel_rows, kernel_rows
+from .limits import PAIRS, fit_pairs, from_kernel_rows, hold_pairs, kernel_rows
 
 LIMIT = "quant.limit"
 """Metadata of an Encode: the rule (`limits.py`) that the kernel puts on the codes."""
@@ -43,11 +43,11 @@ def round_pairs(
     codes, wider = fit_pairs(rows, first)
     if not scale.ndim:  # one scale for all rows: every row takes the widest
         wider = np.full_like(first, wider.max())
-        codes, _ = fit_pairs(rows, wider)
+        codes = hold_pairs(rows / wider)
     full = np.broadcast_to(wider, rows.shape)
     back = from_kernel_rows(full, weight.shape, site.inputs, site.output)
     cut = tuple(slice(None) if size > 1 else slice(0, 1) for size in scale.shape)
-    laid = from_kernel_rows(codes, weight.shape, site.inputs, site.output).astype(np.int8)
+    laid = from_kernel_rows(codes, weight.shape, site.inputs, site.output)
     found = back[cut] if scale.ndim else np.asarray(wider.max())
     return laid, found.astype(scale.dtype)
 
@@ -92,13 +92,14 @@ class Rtn(Pass):
         weight = weight.astype(np.float32, copy=False)
         source = encode.inputs[0]
         name = source.name if source is not None else "weight"
-        if encode.metadata_props.get(LIMIT) == PAIRS and site is not None:
+        paired = qtype.element == "i8" and zero is None  # narrower codes cannot saturate
+        if encode.metadata_props.get(LIMIT) == PAIRS and site is not None and paired:
             if decodes_of(encode) is None:
                 raise PassError(
                     "its codes must keep a kernel's rule, but not only Decodes read them",
                     at=source,
                     hint="decode the weight before it is moved",
-                )  # fmt: skip
+                )
             codes, scale = round_pairs(weight, scale, site)
             new_scale = ctx.edit.constant(scale, f"{name}.scale")
             for decode in decodes:

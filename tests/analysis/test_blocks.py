@@ -1,6 +1,7 @@
 """Blocks of real architectures, and of small graphs that look like blocks but are none."""
 
 from collections import Counter
+from itertools import pairwise
 
 import onnx_ir
 import pytest
@@ -31,7 +32,7 @@ def test_resnet18_has_eight_residual_blocks_three_of_them_projected(resnet):
 
 def test_consecutive_blocks_of_resnet_meet(resnet):
     found = blocks(resnet)
-    for block, following in zip(found, found[1:], strict=False):
+    for block, following in pairwise(found):
         relu = following.entry.producer()
         assert relu is not None
         assert relu.inputs[0] is block.exit
@@ -42,7 +43,7 @@ def test_vit_has_two_residual_blocks_a_layer(opset):
     found = blocks(script_export(ViT(layers=3), (torch.zeros(2, 3, 16, 16),), opset))
     assert kinds(found) == {"residual": 6}
     assert [sum(n.op_type == "MatMul" for n in b.nodes) for b in found] == [6, 2] * 3
-    assert all(a.exit is b.entry for a, b in zip(found, found[1:], strict=False))
+    assert all(a.exit is b.entry for a, b in pairwise(found))
     assert all(not b.side for b in found)
 
 

@@ -63,7 +63,8 @@ KT = "kt = Transpose<perm=[0,1,3,2]>(keys)\n"
 HITS = {
     "rms, pow -0.5": (NORM + "r = Pow(e, minus_half)\ny = Mul(r, x)", "RMSNormalization", {}),
     "rms, 1 / sqrt, gain": (
-        NORM + "q = Sqrt(e)\nr = Div(one, q)\nn = Mul(x, r)\ny = Mul(gain, n)", "RMSNormalization", {}
+        NORM + "q = Sqrt(e)\nr = Div(one, q)\nn = Mul(x, r)\ny = Mul(gain, n)",
+        "RMSNormalization", {},
     ),
     "rms, div": (NORM + "q = Sqrt(e)\ny = Div(x, q)", "RMSNormalization", {}),
     "layer norm, twice subtracted": (
@@ -77,7 +78,8 @@ HITS = {
         "h = Mul(x, half)\nz = Mul(x, r2)\nf = Erf(z)\ng = Add(one, f)\ny = Mul(h, g)", "Gelu", {}
     ),
     "gelu, half inside": (
-        "z = Div(x, root2)\nf = Erf(z)\ng = Add(f, one)\nk = Mul(half, g)\ny = Mul(k, x)", "Gelu", {}
+        "z = Div(x, root2)\nf = Erf(z)\ng = Add(f, one)\nk = Mul(half, g)\ny = Mul(k, x)",
+        "Gelu", {},
     ),
     "gelu, distributed": (
         "z = Div(x, root2)\nf = Erf(z)\nh = Div(x, two)\nk = Mul(h, f)\ny = Add(h, k)", "Gelu", {}
@@ -157,14 +159,20 @@ MISSES = {
     "gelu, another x": (ERF.replace("h = Mul(x", "h = Mul(one"), ("y",), {}),
     "gelu, inner value is an output": (ERF, ("y", "f"), {}),
     "gelu, inner value read again": (ERF + "\nv = Neg(g)", ("y", "v"), {}),
-    "tanh gelu, wrong cubic": (HITS["gelu tanh, pow"][0].replace("Mul(a,", "Mul(wrong,"), ("y",), {}),
-    "hard swish, wrong slope": (HITS["hard swish"][0].replace("Div(k, six)", "Div(k, two)"), ("y",), {}),
+    "tanh gelu, wrong cubic": (
+        HITS["gelu tanh, pow"][0].replace("Mul(a,", "Mul(wrong,"), ("y",), {}
+    ),
+    "hard swish, wrong slope": (
+        HITS["hard swish"][0].replace("Div(k, six)", "Div(k, two)"), ("y",), {}
+    ),
     "rms, of something else": (NORM + "q = Sqrt(e)\nv = Neg(x)\ny = Div(v, q)", ("y",), {}),
     "rms, inverse read again": (
         NORM + "q = Sqrt(e)\nr = Div(one, q)\ny = Mul(x, r)\nv = Neg(r)", ("y", "v"), {}
     ),
     "rms, upside down": (NORM + "q = Sqrt(e)\ny = Div(q, x)", ("y",), {}),
-    "rms, pow 3": (NORM.replace("Mul(x, x)", "Pow(x, three)") + "q = Sqrt(e)\ny = Div(x, q)", ("y",), {}),
+    "rms, pow 3": (
+        NORM.replace("Mul(x, x)", "Pow(x, three)") + "q = Sqrt(e)\ny = Div(x, q)", ("y",), {}
+    ),
     "softmax over another axis": (
         "e = Exp(x)\ns = ReduceSum<keepdims=1>(e, last)\nt = ReduceSum<keepdims=1>(s, channels)\n"
         "y = Div(e, t)", ("y",), {},

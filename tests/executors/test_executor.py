@@ -259,3 +259,13 @@ def test_a_function_body_is_differentiable() -> None:
     (ours,) = torch.autograd.grad(y.square().sum(), q)
     (theirs,) = torch.autograd.grad(expected.square().sum(), q)
     torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize(("opset", "axes"), [(11, (1, 2)), (13, (2,))])
+def test_softmax_means_what_its_opset_says(opset: int, axes: tuple[int, ...]) -> None:
+    text = f"""<ir_version: 6, opset_import: ["": {opset}]>
+    g (float[2, 3, 4] x) => (float[2, 3, 4] y) {{ y = Softmax(x) }}"""
+    x = np.arange(24, dtype=np.float32).reshape(2, 3, 4) / 5
+    y = Executor(ir.from_onnx_text(text)).run({"x": x})["y"].numpy()
+    np.testing.assert_allclose(y.sum(axes), 1, rtol=1e-6)
+    np.testing.assert_allclose(y, np.exp(x) / np.exp(x).sum(axes, keepdims=True), rtol=1e-5)

@@ -90,7 +90,9 @@ def test_the_worst_output_over_all_probes_is_named():
 def test_decibels_over_all_probes():
     noisy = [{"y": A * 1.1, "k": np.array([1])}, {"y": A, "k": np.array([2])}]
     exact = [{"y": A, "k": np.array([1])}, {"y": A, "k": np.array([3])}]
-    assert evaluate.sqnr(exact, noisy) == {"y": pytest.approx(10 * np.log10(2 * 21 / 0.21), abs=1e-3)}
+    assert evaluate.sqnr(exact, noisy) == {
+        "y": pytest.approx(10 * np.log10(2 * 21 / 0.21), abs=1e-3)
+    }
     assert evaluate.sqnr(exact, [{"y": 0 * A, "k": A}] * 2) == {"y": 0.0}
 
 

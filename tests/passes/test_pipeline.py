@@ -142,7 +142,9 @@ def test_options_of_a_recipe_reach_its_steps():
     assert Clip(Method.ENTROPY) in steps
     (place,) = [step for step in steps if isinstance(step, Place)]
     assert place.keep == ("first", "last")
-    with pytest.raises(PipelineError, match="option 'clip' of 'w8a8' has no value; write key=value"):
+    with pytest.raises(
+        PipelineError, match="option 'clip' of 'w8a8' has no value; write key=value"
+    ):
         Pipeline.parse("w8a8{clip}")
     with pytest.raises(PipelineError, match="'kl' is not valid; expected one of minmax"):
         Pipeline.parse("w8a8{clip=kl}")
@@ -188,7 +190,9 @@ def test_a_name_used_twice_is_an_error():
     class Rtn(Pass):
         name: ClassVar[str] = "rtn"
 
-    with pytest.raises(ValueError, match=r"pass name 'rtn' of .* is taken by passes\.rounding\.rtn"):
+    with pytest.raises(
+        ValueError, match=r"pass name 'rtn' of .* is taken by passes\.rounding\.rtn"
+    ):
         register(Rtn)
     assert passes()["rtn"] is REGISTRY["rtn"] is not Rtn
 

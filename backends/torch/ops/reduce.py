@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 
 from backends.torch.ops.unsigned import UNSIGNED
-from backends.torch.table import op
+from backends.torch.table import Site, op
 
 
 def _reducer(fn: Callable[[Tensor, list[int], bool], Tensor]) -> Callable[..., Tensor]:
@@ -150,18 +151,30 @@ def cum_prod(x: Tensor, axis: Tensor, *, exclusive: int = 0, reverse: int = 0) -
     return _cumulative(x, axis, exclusive, reverse, "cumprod")
 
 
+def _along(fn: Callable[[Tensor, int], Tensor], x: Tensor, axis: int | None, site: Site) -> Tensor:
+    """fn along `axis`; before opset 13 along all axes from `axis` (then 1 if absent) on, as one."""
+    if site.opset >= 13:
+        return fn(x, -1 if axis is None else axis)
+    rows = math.prod(x.shape[: 1 if axis is None else axis])
+    return fn(x.reshape(rows, -1), 1).reshape(x.shape)
+
+
 @op("Softmax")
-def softmax(x: Tensor, *, axis: int = -1) -> Tensor:
-    return torch.softmax(x, axis)
+def softmax(x: Tensor, *, axis: int | None = None, site: Site) -> Tensor:
+    return _along(torch.softmax, x, axis, site)
 
 
 @op("LogSoftmax")
-def log_softmax(x: Tensor, *, axis: int = -1) -> Tensor:
-    return torch.log_softmax(x, axis)
+def log_softmax(x: Tensor, *, axis: int | None = None, site: Site) -> Tensor:
+    return _along(torch.log_softmax, x, axis, site)
 
 
 @op("Hardmax")
-def hardmax(x: Tensor, *, axis: int = -1) -> Tensor:
+def hardmax(x: Tensor, *, axis: int | None = None, site: Site) -> Tensor:
+    return _along(_one_hot_of_largest, x, axis, site)
+
+
+def _one_hot_of_largest(x: Tensor, axis: int) -> Tensor:
     return torch.zeros_like(x).scatter(axis, _arg(x, axis, 1, 0, "argmax"), 1)
 
 

@@ -33,9 +33,12 @@ def _expand(value, atoms, used, depth) -> Polynomial | None:
     if node is None or depth == 0:
         return None
     used[id(node)] = node
-    terms = [_expand(v, atoms, used, depth - 1) for v in node.inputs]
-    if any(t is None or len(t) > _TERMS for t in terms):
-        return None
+    terms = []
+    for operand in node.inputs:
+        term = _expand(operand, atoms, used, depth - 1)
+        if term is None or len(term) > _TERMS:
+            return None
+        terms.append(term)
     return _combine(node.op_type, terms)
 
 
@@ -93,7 +96,7 @@ def equals(p: Polynomial | None, q: Polynomial) -> bool:
 
 
 def arguments(value: Value, depth: int = 4) -> list[Value]:
-    """Values a formula may be a polynomial of: itself, then what it is computed from, nearest first."""
+    """Values a formula may be a polynomial of: itself, then its sources, nearest first."""
     found, layer = [value], [value]
     for _ in range(depth):
         layer = [

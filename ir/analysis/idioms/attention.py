@@ -12,7 +12,6 @@ from ir.analysis.idioms.base import (
     is_op,
     number,
     origin,
-    other,
     producer,
     reader,
 )
@@ -34,10 +33,12 @@ def softmax(anchor: Node) -> Iterator[Idiom]:
     x = anchor.inputs[0]
     sub = producer(x, "Sub")
     peak = None if sub is None else producer(back(sub.inputs[1], nodes), "ReduceMax")
-    if sub is not None and peak is not None and axes_of(peak, peak.inputs[0]) == axes:
-        if origin(peak.inputs[0]) is origin(sub.inputs[0]):
-            nodes += [sub, peak]
-            x = sub.inputs[0]
+    same_axes = peak is not None and axes_of(peak, peak.inputs[0]) == axes
+    if sub is not None and peak is not None and same_axes:
+        if origin(peak.inputs[0]) is not origin(sub.inputs[0]):
+            return
+        nodes += [sub, peak]
+        x = sub.inputs[0]
     nodes.append(end)
     unique = tuple({id(n): n for n in nodes}.values())
     yield Idiom("Softmax", unique, (x,), (end.outputs[0],), {"axis": axes[0]})

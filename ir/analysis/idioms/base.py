@@ -112,7 +112,7 @@ def varies_only_along(value: Value | None, axes: tuple[int, ...]) -> bool:
     tensor = constant(value)
     if tensor is None or tensor.size == 1:
         return False
-    shape = [int(n) for n in tensor.shape]
+    shape = tensor.shape.numpy()
     return all(n == 1 or i - len(shape) in axes for i, n in enumerate(shape))
 
 

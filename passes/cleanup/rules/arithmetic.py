@@ -37,7 +37,7 @@ def spell_power(node: Node, ctx: Ctx, dims: Dims) -> bool:
 
 
 def spell_reciprocal(node: Node, ctx: Ctx, dims: Dims) -> bool:
-    """1 / x is Reciprocal(x); x / c is left to the kernels, whose rounding differs from x * (1 / c)."""
+    """1 / x is Reciprocal(x); x / c stays, for it rounds otherwise than x * (1 / c)."""
     one, x = node.inputs
     if x is None or constant(one) is None or constant(x) is not None or scalar(one) != 1:
         return False

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from ir.analysis.idioms import Idiom, find
 from ir.graph import Graph, Node, Value, constant, rank
 from passes.core import Ctx
 
-KINDS = ("LayerNormalization", "RMSNormalization", "Gelu", "HardSwish", "Softmax", "Identity")
-"""Fused. Swish stays Sigmoid and Mul, which every integer backend knows; attention and rotary embedding
+KINDS: tuple[str, ...] = (
+    "LayerNormalization",
+    "RMSNormalization",
+    "Gelu",
+    "HardSwish",
+    "Softmax",
+    "Identity",
+)
+"""Fused. Swish stays Sigmoid and Mul, which integer backends know; attention and rotary embedding
 stay open, for placement decides inside them."""
 
 
 def fuse(graph: Graph, ctx: Ctx) -> None:
-    """Replace every closed idiom of `KINDS` by its op; inputs must be laid out as the op wants them."""
+    """Replace every closed idiom of `KINDS` whose inputs are laid out as its op wants them."""
     for idiom in find(graph):
         if idiom.kind in KINDS and len(idiom.nodes) > 1 and not idiom.prepare and not idiom.extra:
             _fuse(idiom, ctx)
@@ -27,9 +36,7 @@ def _fuse(idiom: Idiom, ctx: Ctx) -> None:
     inputs = _inputs(idiom, last, ctx)
     if inputs is None:
         return
-    made = ctx.edit.node(
-        idiom.kind, inputs, like=str(output.name), before=last, **idiom.attributes
-    )
+    made = ctx.edit.node(idiom.kind, inputs, like=str(output.name), before=last, **idiom.attributes)
     ctx.did(last)
     ctx.edit.replace(output, made.outputs[0])
     ctx.edit.remove_dead(last)
@@ -54,8 +61,6 @@ def _inputs(idiom: Idiom, last: Node, ctx: Ctx) -> list[Value | None] | None:
     if len(inputs) < 2 or inputs[1] is None:
         if not isinstance(channels, int) or x.dtype is None:  # type: ignore[union-attr]
             return None
-        import numpy as np
-
         ones = ctx.edit.constant(np.ones(channels, x.dtype.numpy()), f"{last.name}.gain", at=last)  # type: ignore
         inputs[1:2] = [ones]
     return inputs
