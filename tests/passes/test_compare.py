@@ -14,7 +14,7 @@ W8 = "collect{histogram} | place{w=i8@0x1*f32,a=u8@0*f32+u8} | rtn"
 
 
 def planted(weight):
-    """The MLP with one weight whose outliers, which meet zeros only, leave its neighbours one bit."""
+    """The MLP with one weight whose outliers, meeting zeros only, leave others one bit."""
     graph = ir.parse(MLP)
 
     def write(name, where, number):

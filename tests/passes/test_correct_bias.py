@@ -36,7 +36,8 @@ NETS = {
         "%w : f32[6,4,1,1] = const seed:1\n" + BIAS + "%z : f32[n,6,3,3] = Conv(%x, %w, %b)",
         "%x: f32[n,4,3,3]", "%z"),
     "conv 1x1, two groups": net(
-        "%w : f32[6,2,1,1] = const seed:1\n" + BIAS + "%z : f32[n,6,3,3] = Conv(%x, %w, %b) {group=2}",
+        "%w : f32[6,2,1,1] = const seed:1\n" + BIAS
+        + "%z : f32[n,6,3,3] = Conv(%x, %w, %b) {group=2}",
         "%x: f32[n,4,3,3]", "%z"),
     "depthwise": net(
         "%w : f32[6,1,1] = const seed:1\n" + BIAS + "%z : f32[n,6,5] = Conv(%x, %w, %b) {group=6}",

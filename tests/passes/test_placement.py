@@ -253,5 +253,5 @@ def test_options_that_make_no_sense():
     from ir.errors import PipelineError
 
     for text in ("place", "place{w=i8@0x1*f32,dynamic=true}"):
-        with pytest.raises(PipelineError, match="must be given|need a"):
+        with pytest.raises(PipelineError, match=r"must be given|need a"):
             apply(MLP, text)
