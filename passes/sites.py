@@ -18,12 +18,13 @@ WRITTEN = "quant.written"
 
 
 QUANTIZED = frozenset(
-    "MatMulInteger ConvInteger QLinearMatMul QLinearConv QGemm MatMulNBits DynamicQuantizeMatMul "
-    "MatMulIntegerToFloat QAttention".split()
-)
+    ("MatMulInteger", "ConvInteger", "QLinearMatMul", "QLinearConv", "QGemm", "MatMulNBits",
+     "DynamicQuantizeMatMul", "MatMulIntegerToFloat", "QAttention")
+)  # fmt: skip
 """Layers that a model brings along in integers."""
-WITH_WEIGHTS = frozenset("MatMul Gemm Conv ConvTranspose Einsum LSTM GRU RNN".split())
-
+WITH_WEIGHTS = frozenset(
+    ("MatMul", "Gemm", "Conv", "ConvTranspose", "Einsum", "LSTM", "GRU", "RNN")
+)
 
 SOUGHT = "MatMul, Gemm or Conv with a constant weight of two or more axes"
 
@@ -176,20 +177,28 @@ def decodes_of(encode: Node) -> list[Node] | None:
 
 
 def make_float(edit: Edit, site: Linear, original: Linear) -> None:
-    """Let a coded layer read floats: its weight as in the float model, its input before the Encode
-    (unless that input exists as codes only). Codes and scales that nothing reads are gone then."""
+    """Let a coded layer read floats: its weight as in the float model, its `float_input`.
+
+    Codes and scales that nothing reads any more are gone then.
+    """
     tensor, name = constant(original.weight), original.weight.name or "weight"
     assert tensor is not None
     decodes = [node for node in (ops.decode_of(site.weight), ops.decode_of(site.x)) if node]
     known = edit.graph.graph.initializers.get(name)
     same = known is not None and constant(known) is tensor
     edit.set_input(site.node, 1, known if same else edit.constant(tensor, name))
-    encode = ops.encode_of(site.x)
-    if encode is not None and WRITTEN not in encode.metadata_props:
-        edit.set_input(site.node, 0, encode.inputs[0])
+    edit.set_input(site.node, 0, float_input(site))
     for node in decodes:
         makers = [node, *(n for n in (v.producer() for v in node.inputs if v) if n)]
         parts = [v for n in makers for v in n.inputs if v is not None]
         edit.remove_dead(node)
         for value in parts:
             edit.drop_constant(value)
+
+
+def float_input(site: Linear) -> Value:
+    """A layer's input before the Encode, unless that exists as codes only."""
+    encode = ops.encode_of(site.x)
+    if encode is None or WRITTEN in encode.metadata_props or encode.inputs[0] is None:
+        return site.x
+    return encode.inputs[0]

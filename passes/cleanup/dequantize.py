@@ -115,7 +115,9 @@ def _decoded(node: Node, reals: Reals) -> Value:
     origin = array(zero[0]) if zero else None
     if numbers is None or size is None or codes is None:
         raise Unreadable("its codes come from no float")
-    real = decode(numbers, size, origin, attribute(node, "axis", 1), attribute(node, "block_size", 0))
+    real = decode(
+        numbers, size, origin, attribute(node, "axis", 1), attribute(node, "block_size", 0)
+    )
     return reals.constant(real, codes)
 
 

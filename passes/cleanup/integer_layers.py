@@ -11,8 +11,7 @@ import onnx_ir
 from ir.edit import Edit
 from ir.graph import Node, Value, array, attribute, constant
 
-
-NOT_NEGATIVE = frozenset("Relu Sigmoid Softmax HardSigmoid Exp Abs".split())
+NOT_NEGATIVE = frozenset(["Relu", "Sigmoid", "Softmax", "HardSigmoid", "Exp", "Abs"])
 
 
 def _limits(kind: np.dtype) -> tuple[int, int]:
@@ -174,8 +173,8 @@ def _plain(node: Node) -> dict:
 
 
 MOVERS = frozenset(
-    "Reshape Transpose Flatten Squeeze Unsqueeze Slice Gather Split Identity MaxPool Expand Concat"
-    .split()
+    ("Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "Slice", "Gather", "Split",
+     "Identity", "MaxPool", "Expand", "Concat")
 )  # fmt: skip
 RULES: dict[tuple[str, str], Rule] = {
     ("", "QLinearConv"): _conv,
@@ -278,4 +277,3 @@ def _laid(scale: np.ndarray, weight: np.ndarray, conv: bool) -> np.ndarray:
     if scale.size != outputs:
         raise Unreadable("its scale is not one per output")
     return scale.reshape(-1, *[1] * (weight.ndim - 1)) if conv else scale.reshape(-1)
-

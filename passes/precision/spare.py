@@ -11,14 +11,14 @@ import numpy as np
 from calib.stats import Bins
 from calib.stats.clip_search import range_sqnr
 from ir import ops
-from ir.edit import Edit
 from ir.errors import PassError
-from ir.graph import Graph, array, clone
+from ir.graph import Graph, array
 from ir.verify import Stage
-from passes import evaluate
 from passes.core import Ctx, Effect, Pass, Stat, register
 from passes.ranges import coded_range
 from passes.sites import Linear, linears, make_float
+
+from .what_if import WhatIf
 
 
 @register
@@ -53,35 +53,30 @@ class Spare(Pass):
     def run(self, graph: Graph, ctx: Ctx) -> None:
         if ctx.data is None:
             raise PassError("there is no data to measure layers on", hint="pass data=... (--calib)")
-        originals = {site.node.name: site for site in linears(ctx.teacher())}
-        waiting, budget = self._waiting(graph, originals, ctx)
+        own = {site.node.name: site for site in linears(ctx.teacher())}
+        waiting, budget = self._waiting(graph, own, ctx)
         if not waiting:
             return
-        measure = _Measure(graph, ctx.teacher(), list(islice(iter(ctx.data), self.samples)))
-        trials = []
-        for number, site in enumerate(waiting, 1):
-            ctx.progress("measuring layers", number, len(waiting))
-            trials.append((measure.freed(site, originals) - measure.present, site))
-        for gain, site in sorted(trials, key=lambda trial: -trial[0]):
-            size = _weights(originals[site.node.name])
-            told = f"float would win back {gain:.1f} dB"
-            if gain < self.gain:
-                ctx.skip(site.node, f"{told}, less than {self.gain:g}")
+        what_if = WhatIf(ctx.teacher(), list(islice(iter(ctx.data), self.samples)))
+        first, freed = what_if.measure(graph, [(s, own[s.node.name]) for s in waiting])
+        present = first
+        for site in sorted(waiting, key=lambda s: -freed[s.node.name or ""]):
+            original, now = own[site.node.name], freed[site.node.name or ""]
+            refusal = self._refusal(now - first, _weights(original), budget)
+            if refusal is None and present is not first:
+                now = what_if.measure(graph, [(site, original)])[1][site.node.name or ""]
+                if now - present < self.gain / 2:
+                    refusal = "layers freed before it already won its loss back"
+            if refusal is not None:
+                ctx.skip(site.node, refusal)
                 continue
-            if size > budget:
-                ctx.skip(site.node, f"{told}, but the share of weights is used up")
-                continue
-            now = measure.freed(site, originals)
-            if now - measure.present < self.gain / 2:
-                ctx.skip(site.node, "layers freed before it already won its loss back")
-                continue
-            make_float(ctx.edit, site, originals[site.node.name])
-            ctx.note(f"%{site.y.name} stays float: {measure.present:.1f} -> {now:.1f} dB")
+            make_float(ctx.edit, site, original)
+            ctx.note(f"%{site.y.name} stays float: {present:.1f} -> {now:.1f} dB")
             ctx.did(site.node)
-            budget, measure.present = budget - size, now
+            budget, present = budget - _weights(original), now
 
     def _waiting(
-        self, graph: Graph, originals: dict[str | None, Linear], ctx: Ctx
+        self, graph: Graph, own: dict[str | None, Linear], ctx: Ctx
     ) -> tuple[list[Linear], float]:
         """Layers to try, those whose input suffers most first; how many weights may be freed."""
         found: list[tuple[float, Linear]] = []
@@ -89,12 +84,14 @@ class Spare(Pass):
         for site in linears(graph):
             if ops.decode_of(site.weight) is None:
                 continue
-            if site.node.name not in originals:
+            if site.node.name not in own:
                 ctx.skip(site.node, "the float model has no such layer")
                 continue
-            total += _weights(originals[site.node.name])
+            total += _weights(own[site.node.name])
             db = input_sqnr(site, ctx)
-            if db is None:
+            if site.node.graph is not graph.graph:
+                ctx.skip(site.node, "it stands in a body: layers there are not tried")
+            elif db is None:
                 ctx.skip(site.node, "its input has no codes of a fixed scale with a histogram")
             else:
                 found.append((db, site))
@@ -103,23 +100,12 @@ class Spare(Pass):
             ctx.skip(site.node, f"not tried: its input's codes have {db:.1f} dB, others fewer")
         return [site for _, site in found[: self.tries]], self.share * total
 
-
-class _Measure:
-    """Mean SQNR over the outputs, as the graph is and with a layer freed."""
-
-    def __init__(self, graph: Graph, teacher: Graph, probes: list) -> None:
-        self._graph, self._probes = graph, probes
-        self._reference = evaluate.outputs_of(teacher, probes)
-        self.present = self._db(graph)
-
-    def freed(self, site: Linear, originals: dict[str | None, Linear]) -> float:
-        """In dB, with one more layer float."""
-        return self._db(_freed(self._graph, [site], originals))
-
-    def _db(self, graph: Graph) -> float:
-        return evaluate.mean_db(
-            evaluate.sqnr(self._reference, evaluate.outputs_of(graph, self._probes))
-        )
+    def _refusal(self, gain: float, size: int, budget: float) -> str | None:
+        if gain < self.gain:
+            return f"float would win back {gain:.1f} dB, less than {self.gain:g}"
+        if size > budget:
+            return f"float would win back {gain:.1f} dB, but the share of weights is used up"
+        return None
 
 
 def input_sqnr(site: Linear, ctx: Ctx) -> float | None:
@@ -134,16 +120,6 @@ def input_sqnr(site: Linear, ctx: Ctx) -> float | None:
     bins: Bins = accumulator.result().bins[0]
     qtype = ops.qtype_of(encode)
     return range_sqnr(bins, *coded_range(encode, qtype), 1 << qtype.bits)
-
-
-def _freed(graph: Graph, sites: list[Linear], originals: dict[str | None, Linear]) -> Graph:
-    copy = clone(graph)
-    edit = Edit(copy)
-    named = {site.node.name: site for site in linears(copy)}
-    for site in sites:
-        make_float(edit, named[site.node.name], originals[site.node.name])
-    edit.finish()
-    return copy
 
 
 def _weights(site: Linear) -> int:

@@ -61,11 +61,13 @@ class Noisy(Pass):
         ("w8a9", "no pass or recipe is called 'w8a9'; did you mean w8a8, w8a16"),
         ("clip{methud=mse}", "'clip' has no option 'methud'; its options are method, percent"),
         ("rtn{bits=4}", "'rtn' has no option 'bits'; it has no options"),
-        ("clip{kl}", "clip.method: 'kl' is not valid; expected one of minmax, percentile, entropy, mse"),
+        ("clip{kl}", "clip.method: 'kl' is not valid; expected one of minmax, percentile, entropy, "
+         "mse"),
         ("clip{percent=12}", "'clip{percent=12}': percent must lie in (50, 100]; "),
         ("clip{mse,method=mse}", "option 'method' of 'clip' is given twice; leave one of them out"),
         ("w8a8{clap=mse}", "recipe 'w8a8' has no option 'clap'; its options are w, a, clip, keep"),
-        ("rtn |", "step 2: cannot read ''; write name or name{option=value,...}, steps separated by |"),
+        ("rtn |", "step 2: cannot read ''; write name or name{option=value,...}, steps separated "
+         "by |"),
         ("place{w=i8}", "'i8' is not a QType; write element@block*scale[+zero]"),
     ],
 )  # fmt: skip
