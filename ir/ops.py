@@ -115,6 +115,8 @@ def define(model: Graph) -> None:
                 used[node.op_identifier()] = node
         if graph is model.graph and used:
             graph.opset_imports.setdefault(QUANT_DOMAIN, 1)
+    if not used:
+        model.graph.opset_imports.pop(QUANT_DOMAIN, None)
     for key in [k for k in model.functions if k[0] == QUANT_DOMAIN and k not in used]:
         del model.functions[key]
     for key, node in used.items():

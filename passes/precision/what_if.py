@@ -10,6 +10,7 @@ import torch
 from backends.torch import Executor
 from calib import metrics
 from ir.graph import Graph, array
+from passes.evaluate import add_finite, mean_db
 from passes.sites import Linear, float_input
 
 Feeds = Mapping[str, np.ndarray]
@@ -26,7 +27,7 @@ class WhatIf:
     def measure(
         self, graph: Graph, sites: Sequence[tuple[Linear, Linear]]
     ) -> tuple[float, dict[str, float]]:
-        """(SQNR in dB now, {node name: SQNR if that layer alone read floats}), means over outputs.
+        """(SQNR in dB now, {node name: SQNR if that layer alone read floats}): `evaluate.mean_db`.
 
         sites: layers of the graph's main part with codes, each with the float model's own.
         """
@@ -38,7 +39,7 @@ class WhatIf:
             for value, outputs in executor.branches(feeds, changes):
                 _add(sums.setdefault(value, {}), wanted, outputs)
         found = {
-            value: float(np.mean([total.result().sqnr_db for total in totals.values()]))
+            value: mean_db({k: t.result().sqnr_db for k, t in totals.items() if t.elements})
             for value, totals in sums.items()
         }
         return found[None], {layers[value]: db for value, db in found.items() if value is not None}
@@ -65,4 +66,5 @@ def nth(node, index: int):
 def _add(totals: dict[str, metrics.Difference], wanted: Mapping, outputs: Mapping) -> None:
     for (name, a), b in zip(wanted.items(), outputs.values(), strict=True):
         if isinstance(a, torch.Tensor) and a.is_floating_point():
-            totals.setdefault(name, metrics.Difference()).add(a.numpy(), b.numpy())
+            totals.setdefault(name, metrics.Difference())
+            add_finite(totals[name], a.numpy(), b.numpy())
