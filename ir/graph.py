@@ -125,6 +125,20 @@ def no_collection() -> Iterator[None]:
             gc.enable()
 
 
+@contextlib.contextmanager
+def few_collections() -> Iterator[None]:
+    """Collect cyclic garbage a hundred times less often than Python's default.
+
+    A large graph is millions of objects; by default looking at them all takes a third of a run.
+    """
+    before = gc.get_threshold()
+    gc.set_threshold(max(before[0], 70_000) if before[0] else 0, *before[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+
+
 class Names:
     """Unique value and node names of one model; O(1) per name after one walk."""
 
