@@ -18,7 +18,7 @@ from backends.base import Target
 from ir import ops
 from ir.edit import Edit
 from ir.errors import PassError, PtqcError, VerifyError
-from ir.graph import Graph, clone, constant, nodes
+from ir.graph import Graph, clone, constant, few_collections, nodes
 from ir.verify import Stage, stage_of, verify
 
 from . import crash, evaluate
@@ -52,6 +52,7 @@ class Result:
         return self.report.pipeline
 
 
+@few_collections()
 def run(
     graph,
     pipeline: str | Pipeline,
