@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from backends.torch import Executor
+from backends.torch.constants import FOLD_LIMIT
 from backends.torch.dtypes import to_numpy as as_array
 from calib import metrics
 from ir.errors import BackendError
@@ -26,7 +27,8 @@ Outputs = list[dict[str, np.ndarray]]
 
 def outputs_of(graph: Graph, probes: Sequence[Feeds], dtype: torch.dtype | None = None) -> Outputs:
     """Outputs of the graph for every probe."""
-    executor = Executor(graph, dtype=dtype)
+    keep_bytes = FOLD_LIMIT if len(probes) > 1 else 0
+    executor = Executor(graph, dtype=dtype, keep_bytes=keep_bytes)
     return [{k: to_numpy(v) for k, v in executor.run(feeds).items()} for feeds in probes]
 
 

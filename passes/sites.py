@@ -166,13 +166,18 @@ def bias_of(site: Linear) -> tuple[Node, int] | None:
 
 
 def make_float(edit: Edit, site: Linear, original: Linear) -> None:
-    """Let a coded layer read floats: its weight as in the float model, its input before the Encode
-    (unless that input exists as codes only)."""
+    """Let a coded layer read floats: its weight as in the float model, its `float_input`."""
     numbers = array(original.weight)
     assert numbers is not None
     decodes = [ops.decode_of(site.weight), ops.decode_of(site.x)]
     edit.set_input(site.node, 1, edit.constant(numbers, f"{original.weight.name}.float"))
-    encode = ops.encode_of(site.x)
-    if encode is not None and WRITTEN not in encode.metadata_props:
-        edit.set_input(site.node, 0, encode.inputs[0])
+    edit.set_input(site.node, 0, float_input(site))
     edit.remove_dead(*(node for node in decodes if node is not None))
+
+
+def float_input(site: Linear) -> Value:
+    """A layer's input before the Encode, unless that exists as codes only."""
+    encode = ops.encode_of(site.x)
+    if encode is None or WRITTEN in encode.metadata_props or encode.inputs[0] is None:
+        return site.x
+    return encode.inputs[0]

@@ -10,14 +10,18 @@ from backends.torch.plan import NOTHING, Step, failed
 from backends.torch.program import Program, load
 from ir.errors import PtqcError
 
-FOLD_LIMIT = 2**28  # bytes of computed constants kept between runs; the rest is computed each time
+FOLD_LIMIT = 2**28
+"""Bytes of computed constants kept between runs; the rest is computed each time."""
 
 
 class Constants:
-    """Initializers as tensors, and the results of steps that read nothing else."""
+    """Initializers as tensors, and the results of steps that read nothing else.
 
-    def __init__(self, program: Program, loaded: dict[int, Any] | None = None) -> None:
-        self.program = program
+    limit: bytes of such results that are kept between runs.
+    """
+
+    def __init__(self, program: Program, limit: int, loaded: dict[int, Any] | None = None) -> None:
+        self.program, self.limit = program, limit
         self.loaded: dict[int, Any] = {} if loaded is None else loaded
         self.folded: dict[int, Any] = {}
 
@@ -39,7 +43,7 @@ class Constants:
         values: dict[int, Any] = {NOTHING: None}
         left: list[Step] = []
         fixed = (set(self.program.constants) - given) | {NOTHING}
-        room = FOLD_LIMIT - sum(own_bytes(value, []) for value in self.folded.values())
+        room = self.limit - sum(own_bytes(value, []) for value in self.folded.values())
         for index in indices:
             step = self.program.steps[index]
             if step.random or hasattr(step.fn, "bodies") or not fixed.issuperset(step.ins):
@@ -47,6 +51,9 @@ class Constants:
                 continue
             if not all(slot in self.folded for slot in step.outs if slot):
                 args = [values[s] if s in values else self.get(s) for s in step.ins]
+                if sum(a.nbytes for a in args if isinstance(a, torch.Tensor)) > room:
+                    left.append(step)  # so would its result be, most likely
+                    continue
                 results = _call(step, args)
                 cost = sum(own_bytes(result, args) for result in results)
                 if cost > room:

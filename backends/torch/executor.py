@@ -10,7 +10,7 @@ import onnx_ir as ir
 import torch
 
 import backends.torch.ops  # noqa: F401  (fills the table)
-from backends.torch.constants import Constants
+from backends.torch.constants import FOLD_LIMIT, Constants
 from backends.torch.dtypes import TORCH_DTYPES, to_torch
 from backends.torch.plan import Plan, execute, execute_watched, schedule
 from backends.torch.program import Program, Settings
@@ -23,7 +23,8 @@ class Executor:
     """Runs any graph (`onnx_ir.Model`) with numpy or torch feeds.
 
     `threads`: torch threads during a run (None: as set); `device`: where it runs; `dtype`: the
-    torch dtype that takes the place of float32 throughout (weights, feeds, casts).
+    torch dtype that takes the place of float32 throughout (weights, feeds, casts); `keep_bytes`:
+    how much of what follows from constants alone is kept between runs (0 suits a single run).
     `inputs` and `outputs` are the names it takes and gives.
 
     Raises BackendError for a node with no meaning here, DataError for feeds that do not fit.
@@ -36,6 +37,7 @@ class Executor:
         threads: int | None = None,
         device: str = "cpu",
         dtype: torch.dtype | None = None,
+        keep_bytes: int = FOLD_LIMIT,
     ) -> None:
         settings = Settings(graph.functions, dtype or torch.float32, device)
         self.program = Program(settings)
@@ -45,13 +47,14 @@ class Executor:
         self.inputs = tuple(v.name or "" for v in graph.graph.inputs if v.name not in initializers)
         self.outputs = tuple(value.name or "" for value in graph.graph.outputs)
         self._cut: frozenset[int] = frozenset()
+        self._keep_bytes = keep_bytes
         self._reset()
 
     def _reset(self, loaded: dict[int, Any] | None = None) -> None:
         program = self.program
         self._makers = {slot: i for i, step in enumerate(program.steps) for slot in step.outs}
         self._declared = {v.name: v.dtype for v in self.graph.graph.inputs if v.dtype is not None}
-        self._constants = Constants(self.program, loaded)
+        self._constants = Constants(self.program, self._keep_bytes, loaded)
         self._plans: dict[tuple, Plan] = {}
 
     def run(
@@ -85,6 +88,34 @@ class Executor:
         names = self.program.names
         return {name: slots[names[name]] for name in wanted}
 
+    def branches(
+        self,
+        feeds: Mapping[str, Any],
+        changes: Mapping[str, tuple[str, Callable[[torch.Tensor], torch.Tensor]]],
+    ) -> Iterator[tuple[str | None, dict[str, Any]]]:
+        """The outputs as (None, outputs), and for every {value: (source, fn)} what they would be
+        if the value were fn(source): (value, outputs), each alone, in the order of computation.
+
+        Only what comes after the value runs again, and nothing but what that reads is held.
+        """
+        sources = tuple(dict.fromkeys(source for source, _ in changes.values()))
+        tensors = self._tensors(feeds, {})
+        plan = self._plan((*self.outputs, *sources), dict.fromkeys(changes), tensors.keys())
+        slots, names = plan.template.copy(), self.program.names
+        for slot, tensor in tensors.items():
+            slots[slot] = tensor
+        places = {self._slot(value): value for value in changes}
+        with using_threads(self.threads), torch.no_grad():
+            for number, step in enumerate(plan.steps, 1):
+                execute(Plan(plan.template, [step]), slots)
+                for slot in places.keys() & ({step[2]} if isinstance(step[2], int) else step[2]):
+                    source, change = changes[places[slot]]
+                    branch = slots.copy()
+                    branch[slot] = change(branch[names[source]])
+                    execute(Plan(plan.template, plan.steps[number:]), branch)
+                    yield places[slot], {name: branch[names[name]] for name in self.outputs}
+        yield None, {name: slots[names[name]] for name in self.outputs}
+
     def region(self, inputs: Sequence[str], outputs: Sequence[str]) -> Executor:
         """An executor of only the nodes between the cut `inputs` and the values `outputs`.
 
@@ -94,6 +125,7 @@ class Executor:
         part = object.__new__(Executor)
         part.program, part.graph, part.threads = self.program, self.graph, self.threads
         part.inputs, part.outputs = tuple(inputs), tuple(outputs)
+        part._keep_bytes = self._keep_bytes
         part._cut = frozenset(self._slot(name) for name in inputs)
         part._reset(self._constants.loaded)
         leak = part._leak()

@@ -7,8 +7,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-import scipy.io.wavfile
-import scipy.signal
 
 from calib.data.preprocess import AudioOptions, Options, read
 from calib.data.signature import Feed, Input
@@ -66,6 +64,8 @@ class Audio:
 
 
 def _read(path: Path, rate: int | None) -> np.ndarray:
+    import scipy.io.wavfile  # here and below: scipy.signal takes a second to import
+
     try:
         found, wave = scipy.io.wavfile.read(path)
     except (OSError, ValueError, EOFError) as error:
@@ -91,6 +91,8 @@ def resample(wave: np.ndarray, found: int, wanted: int) -> np.ndarray:
     """[time] at `found` Hz to [time * wanted / found] with a polyphase low-pass filter."""
     if found == wanted:
         return wave
+    import scipy.signal
+
     common = math.gcd(found, wanted)
     return scipy.signal.resample_poly(wave, wanted // common, found // common)
 

@@ -88,7 +88,13 @@ def _lift(node: ir.Node, graph: ir.Graph) -> None:
         return
     output = node.outputs[0]
     name = output.name
-    tensor = owned(constant_tensor(node, attributes[0]), name)
+    try:
+        tensor = owned(constant_tensor(node, attributes[0]), name)
+    except TypeError as error:
+        raise CaptureError(
+            f"a Constant's '{attributes[0].name}' is of the wrong kind", at=node,
+            hint="the model is damaged: export it again",
+        ) from error  # fmt: skip
     value = ir.Value(
         name=name,
         type=ir.TensorType(tensor.dtype),

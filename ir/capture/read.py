@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +9,9 @@ import onnx
 import onnx_ir as ir
 from google.protobuf.message import DecodeError
 
+from ir.capture.mapped import Mapped
 from ir.capture.names import nested
-from ir.capture.tensors import owned
+from ir.capture.tensors import Base, owned
 from ir.capture.wellformed import check_proto
 from ir.errors import CaptureError
 
@@ -32,27 +32,32 @@ def read_path(path: Path) -> ir.Model:
                 at=path,
                 hint="save it with external data",
             )
-        content = path.read_bytes()
+        mapped = Mapped(path)
     except OSError as error:
-        raise CaptureError(f"cannot read the model: {error.strerror}", at=path) from error
-    proto = onnx.ModelProto()
+        raise CaptureError(
+            f"cannot read the model: {error.strerror}", at=path, hint="check the path"
+        ) from error
     try:
-        proto.ParseFromString(content)
+        proto = mapped.proto()
     except DecodeError as error:
         raise CaptureError(
             "not an ONNX model, or cut short", at=path, hint="fetch or export it again"
         ) from error
-    del content
     try:
-        return read_proto(proto, path.absolute().parent)
+        return read_proto(proto, path.absolute().parent, mapped)
     except CaptureError as error:
         error.at = path if error.at is None else f"{error.at} in {path.name}"
         raise
 
 
-def read_proto(proto: onnx.ModelProto, base: Path | None = None) -> ir.Model:
-    """Turn a checked proto into a model that shares nothing with it but its strings."""
-    check_proto(proto, base)
+def read_proto(
+    proto: onnx.ModelProto, folder: Path | None = None, mapped: Mapped | None = None
+) -> ir.Model:
+    """Turn a checked proto into a model that shares nothing with it but its strings.
+
+    folder: where external data must lie; mapped: the file that large weights were left in.
+    """
+    check_proto(proto, Base(folder, mapped.token if mapped is not None else None))
     try:
         model = ir.from_proto(proto)
     except Exception as error:  # onnx_ir wraps whatever a malformed field provoked
@@ -60,10 +65,9 @@ def read_proto(proto: onnx.ModelProto, base: Path | None = None) -> ir.Model:
         raise CaptureError(
             f"the model is malformed: {cause}", hint="check it with onnx.checker"
         ) from error
+    if folder is not None:
+        _open_external(model, folder, mapped)
     _own_tensors(model)
-    if base is not None:
-        for tensor in _external(model):
-            tensor.base_dir = base
     return model
 
 
@@ -98,17 +102,27 @@ def _own_tensors(model: ir.Model) -> None:
             value.const_value = owned(value.const_value, value.name)
 
 
-def _external(model: ir.Model) -> Iterator[ir.ExternalTensor]:
-    for graph in model.graphs():
-        for value in graph.initializers.values():
-            if isinstance(value.const_value, ir.ExternalTensor):
-                yield value.const_value
-        for node in graph:
-            for attribute in node.attributes.values():
-                if attribute.type == ir.AttributeType.TENSOR and not attribute.is_ref():
-                    tensor = attribute.value
-                    if isinstance(tensor, ir.ExternalTensor):
-                        yield tensor
+def _open_external(model: ir.Model, folder: Path, mapped: Mapped | None) -> None:
+    """Give every external tensor its folder, or the map of the model's own file."""
+
+    def opened(tensor: Any) -> Any:
+        if isinstance(tensor, ir.ExternalTensor):
+            if mapped is not None and tensor.location == mapped.token:
+                return mapped.array(tensor)
+            tensor.base_dir = folder
+        return tensor
+
+    for holder in (model.graph, *model.functions.values()):
+        for graph in nested(holder):
+            for value in graph.initializers.values() if isinstance(graph, ir.Graph) else ():
+                value.const_value = opened(value.const_value)
+            for node in graph:
+                for name, attribute in list(node.attributes.items()):
+                    if attribute.type == ir.AttributeType.TENSOR and not attribute.is_ref():
+                        node.attributes[name] = ir.AttrTensor(name, opened(attribute.value))
+                    elif attribute.type == ir.AttributeType.TENSORS and not attribute.is_ref():
+                        tensors = [opened(tensor) for tensor in attribute.value]
+                        node.attributes[name] = ir.AttrTensors(name, tensors)
 
 
 def _check_edges(holder: ir.Graph | ir.Function) -> None:

@@ -6,6 +6,7 @@ import copy
 import math
 import os
 from pathlib import Path
+from typing import NamedTuple
 
 import onnx
 import onnx_ir as ir
@@ -28,11 +29,17 @@ def owned(tensor: ir.TensorProtocol, name: str | None) -> ir.TensorProtocol:
     return mine
 
 
-def check_tensor(proto: onnx.TensorProto, base: Path | None, where: str) -> None:
-    """Raise CaptureError unless the type is known and the data is exactly what the dims demand.
+class Base(NamedTuple):
+    """Where external data may be."""
 
-    base: the folder of the model's file, None for a model that came without a file.
-    """
+    folder: Path | None
+    """The folder of the model's file, None for a model that came without a file."""
+    own: str | None = None
+    """The location that stands for the model's own file (`ir.capture.mapped`)."""
+
+
+def check_tensor(proto: onnx.TensorProto, base: Base, where: str) -> None:
+    """Raise CaptureError unless the type is known and the data is exactly what the dims demand."""
     at = f"{where} '{proto.name}'"
     try:
         dtype = ir.DataType(proto.data_type)
@@ -88,7 +95,7 @@ def _check_typed(proto: onnx.TensorProto, dtype: ir.DataType, count: int, at: st
 
 
 def _check_external(
-    proto: onnx.TensorProto, dtype: ir.DataType, count: int, base: Path | None, at: str
+    proto: onnx.TensorProto, dtype: ir.DataType, count: int, base: Base, at: str
 ) -> None:
     entries = {entry.key: entry.value for entry in proto.external_data}
     location = entries.get("location", "")
@@ -96,14 +103,17 @@ def _check_external(
         offset, length = int(entries.get("offset", 0)), int(entries.get("length", -1))
     except ValueError:
         raise CaptureError("offset or length of external data is not a number", at=at) from None
-    if base is None:
+    wanted = byte_count(dtype, count)
+    if base.own is not None and location == base.own:  # no offset but the file's own can be there
+        _demand(length, wanted, "bytes", at)
+        return
+    if base.folder is None:
         raise CaptureError(
             f"its data is in the file '{location}', but the model came without a folder",
             at=at,
             hint="give capture the path of the .onnx file instead",
         )
-    size = external_size(base, location, at)
-    wanted = byte_count(dtype, count)
+    size = external_size(base.folder, location, at)
     if "length" in entries:
         _demand(length, wanted, "bytes", at)
     if offset < 0 or offset + wanted > size:

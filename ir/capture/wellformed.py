@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 
-import networkx as nx
 import onnx
 
-from ir.capture.tensors import check_tensor
+from ir.capture.tensors import Base, check_tensor
 from ir.errors import CaptureError
 
 # A function expands at every call; a few dozen lines can mean 2^50 nodes to who inlines them.
 _MOST_EXPANDED_NODES = 10_000_000
+_NOWHERE = Base(None)
 
 
-def check_proto(proto: onnx.ModelProto, base: Path | None = None) -> None:
+def check_proto(proto: onnx.ModelProto, base: Base = _NOWHERE) -> None:
     """Raise CaptureError unless names are defined once and before use, and all tensors are sound.
 
-    base: the folder that external data must lie in; None when the model has no file.
+    base: where external data must lie.
     Linear in nodes; reads no weight.
     """
     if not proto.HasField("graph"):
@@ -36,7 +35,7 @@ def check_proto(proto: onnx.ModelProto, base: Path | None = None) -> None:
     _check_calls(proto)
 
 
-def _check_graph(graph: onnx.GraphProto, outer: frozenset[str], base: Path | None) -> None:
+def _check_graph(graph: onnx.GraphProto, outer: frozenset[str], base: Base) -> None:
     where = f"graph '{graph.name}'"
     inputs = [value.name for value in graph.input]
     weights = [tensor.name for tensor in graph.initializer]
@@ -67,7 +66,7 @@ def _check_unique(names: Iterable[str], what: str) -> None:
 def _check_nodes(
     nodes: Iterable[onnx.NodeProto],
     own: set[str],
-    base: Path | None,
+    base: Base,
     where: str,
     outer: frozenset[str] = frozenset(),
 ) -> None:
@@ -126,7 +125,7 @@ def _bodies(attribute: onnx.AttributeProto) -> Iterator[onnx.GraphProto]:
     yield from attribute.graphs
 
 
-def _check_constants(attribute: onnx.AttributeProto, base: Path | None, at: str) -> None:
+def _check_constants(attribute: onnx.AttributeProto, base: Base, at: str) -> None:
     if attribute.HasField("sparse_tensor") or attribute.sparse_tensors:
         raise CaptureError(
             "sparse tensors are not supported", at=at, hint="store them as dense tensors"
@@ -145,6 +144,8 @@ def _check_calls(proto: onnx.ModelProto) -> None:
     functions = {(f.domain, f.name, f.overload): f for f in proto.functions}
     if not functions:
         return
+    import networkx as nx  # a tenth of a second that models without functions need not pay
+
     calls = nx.DiGraph()
     calls.add_nodes_from(functions)
     counts: dict[tuple, list[tuple]] = {}

@@ -45,7 +45,7 @@ def round_pairs(
     full = np.broadcast_to(wider, rows.shape)
     back = from_kernel_rows(full, weight.shape, site.inputs, site.output)
     cut = tuple(slice(None) if size > 1 else slice(0, 1) for size in scale.shape)
-    laid = from_kernel_rows(codes, weight.shape, site.inputs, site.output).astype(np.int8)
+    laid = from_kernel_rows(codes, weight.shape, site.inputs, site.output)
     return laid, (back[cut] if scale.ndim else np.asarray(wider.max(), np.float32))
 
 
