@@ -23,6 +23,7 @@ from ir.graph import Graph
 TOLERANCE = 1e-5
 Feeds = Mapping[str, np.ndarray]
 Outputs = list[dict[str, np.ndarray]]
+Totals = dict[str, metrics.Difference]
 
 
 def outputs_of(graph: Graph, probes: Sequence[Feeds], dtype: torch.dtype | None = None) -> Outputs:
@@ -92,15 +93,26 @@ def same_function(before: Graph, after: Graph, probes: Sequence[Feeds]) -> Diffe
 
 
 def sqnr(before: Outputs, after: Outputs) -> dict[str, float]:
-    """SQNR in dB of every float output, over all probes but not where `before` is infinite (a model
-    may well return -inf where it forbids something)."""
-    totals: dict[str, metrics.Difference] = {}
+    """SQNR in dB of every float output, over all probes; see `add`."""
+    totals: Totals = {}
     for one, two in zip(before, after, strict=True):
         for (name, a), (_, b) in zip(one.items(), two.items(), strict=True):
-            if (a.dtype.kind == "f" or a.dtype.name == "bfloat16") and a.size:
-                finite = ~np.isinf(a) if a.shape == b.shape else slice(None)
-                totals.setdefault(name, metrics.Difference()).add(a[finite], b[finite])
-    return {name: total.result().sqnr_db for name, total in totals.items() if total.elements}
+            add(totals, name, a, b)
+    return {name: total.result().sqnr_db for name, total in totals.items()}
+
+
+def add(totals: Totals, name: str, before: np.ndarray, after: np.ndarray) -> None:
+    """Count one output, if it is of floats and holds any.
+
+    Where `before` is infinite nothing is counted: a model may well return -inf for what it forbids.
+    """
+    if before.dtype.kind != "f" and before.dtype.name != "bfloat16":
+        return
+    if before.shape == after.shape:
+        kept = ~np.isinf(before)
+        before, after = before[kept], after[kept]
+    if before.size or before.shape != after.shape:
+        totals.setdefault(name, metrics.Difference()).add(before, after)
 
 
 def first_divergence(before: Graph, after: Graph, feeds: Feeds) -> tuple[str, float] | None:

@@ -17,7 +17,7 @@ from passes.core import Ctx, Effect, Pass, Stat, register
 from passes.ranges import coded_range
 from passes.sites import Linear, linears, make_float
 
-from .what_if import WhatIf
+from .what_if import WhatIf, measurable
 
 
 @register
@@ -57,7 +57,8 @@ class Spare(Pass):
         budget = self.share * sum(_weights(own[s.node.name]) for s in sites)
         quality = {
             s.node.name: db for s in sites
-            if s.node.graph is graph.graph and (db := input_sqnr(s, ctx)) is not None
+            if s.node.graph is graph.graph and measurable(own[s.node.name])
+            and (db := input_sqnr(s, ctx)) is not None
         }  # fmt: skip
         waiting = [s for s in sites if s.node.name in quality]
         waiting = sorted(waiting, key=lambda s: quality[s.node.name])[: self.tries]
@@ -65,6 +66,8 @@ class Spare(Pass):
             return
         what_if = WhatIf(ctx.float_graph, probes)
         first, freed = what_if.measure(graph, [(s, own[s.node.name]) for s in waiting])
+        if not np.isfinite(first):
+            return  # nothing is lost, or nothing tells
         present = first
         for site in sorted(waiting, key=lambda s: -freed[s.node.name or ""]):
             original, now = own[site.node.name], freed[site.node.name or ""]
