@@ -23,6 +23,7 @@ from ir.graph import Graph, Node
 TOLERANCE = 1e-5
 Feeds = Mapping[str, np.ndarray]
 Outputs = list[dict[str, np.ndarray]]
+Totals = dict[str, metrics.Difference]
 
 
 def outputs_of(graph: Graph, probes: Sequence[Feeds], dtype: torch.dtype | None = None) -> Outputs:
@@ -105,14 +106,18 @@ def same_function(before: Graph, after: Graph, probes: Sequence[Feeds]) -> Diffe
 
 
 def sqnr(before: Outputs, after: Outputs) -> dict[str, float]:
-    """SQNR in dB of every float output, over all probes but not where `before` is infinite (a model
-    may well return -inf where it forbids something)."""
-    totals: dict[str, metrics.Difference] = {}
+    """SQNR in dB of every float output, over all probes; see `add`."""
+    totals: Totals = {}
     for one, two in zip(before, after, strict=True):
         for (name, a), (_, b) in zip(one.items(), two.items(), strict=True):
-            if (a.dtype.kind == "f" or a.dtype.name == "bfloat16") and a.size:
-                add_finite(totals.setdefault(name, metrics.Difference()), a, b)
+            add(totals, name, a, b)
     return {name: total.result().sqnr_db for name, total in totals.items() if total.elements}
+
+
+def add(totals: Totals, name: str, before: np.ndarray, after: np.ndarray) -> None:
+    """Count one output, if it is of floats and holds any (see `add_finite`)."""
+    if (before.dtype.kind == "f" or before.dtype.name == "bfloat16") and before.size:
+        add_finite(totals.setdefault(name, metrics.Difference()), before, after)
 
 
 def add_finite(total: metrics.Difference, reference: np.ndarray, test: np.ndarray) -> None:

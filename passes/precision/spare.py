@@ -18,7 +18,7 @@ from passes.core import Ctx, Effect, Pass, Stat, register
 from passes.ranges import coded_range
 from passes.sites import Linear, linears, make_float
 
-from .what_if import WhatIf
+from .what_if import WhatIf, measurable
 
 
 @register
@@ -59,6 +59,8 @@ class Spare(Pass):
             return
         what_if = WhatIf(ctx.teacher(), list(islice(iter(ctx.data), self.samples)))
         first, freed = what_if.measure(graph, [(s, own[s.node.name]) for s in waiting])
+        if not np.isfinite(first):
+            return  # nothing is lost, or nothing tells
         present = first
         for site in sorted(waiting, key=lambda s: -freed[s.node.name or ""]):
             original, now = own[site.node.name], freed[site.node.name or ""]
@@ -91,6 +93,8 @@ class Spare(Pass):
             db = input_sqnr(site, ctx)
             if site.node.graph is not graph.graph:
                 ctx.skip(site.node, "it stands in a body: layers there are not tried")
+            elif not measurable(own[site.node.name]):
+                ctx.skip(site.node, "the float layer reads more than one computed value")
             elif db is None:
                 ctx.skip(site.node, "its input has no codes of a fixed scale with a histogram")
             else:
