@@ -49,10 +49,10 @@ def _load() -> bool:
     for plugin in metadata.entry_points(group=PLUGINS):
         try:
             plugin.load()
-        except Exception as error:  # whatever a stranger's module does when it is imported
+        except Exception as error:  # whatever somebody else's module does on import
             raise PipelineError(
-                f"plugin '{plugin.name}' cannot be loaded: {error}",
-                hint="repair or uninstall the package that it is from",
+                f"the passes of '{plugin.name}' ({plugin.value}) cannot be loaded: {error}",
+                hint="repair or uninstall that package",
             ) from error
     return True
 

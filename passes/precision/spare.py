@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import ClassVar
@@ -12,13 +11,14 @@ import numpy as np
 from calib.stats import Bins
 from calib.stats.clip_search import range_sqnr
 from ir import ops
-from ir.edit import Edit
-from ir.graph import Graph, array, clone
+from ir.errors import PassError
+from ir.graph import Graph, array
 from ir.verify import Stage
-from passes import evaluate
 from passes.core import Ctx, Effect, Pass, Stat, register
 from passes.ranges import coded_range
 from passes.sites import Linear, linears, make_float
+
+from .what_if import WhatIf, measurable
 
 
 @register
@@ -33,7 +33,8 @@ class Spare(Pass):
               whose input suffers most from its codes; samples: of the calibration data that are
               measured on
     error:    smaller by at least `gain` dB per freed layer, on the samples
-    raises:   nothing; a layer that wins back less is reported with its figure
+    raises:   PassError without data or the float model; a layer that wins back less is reported
+              with its figure
     source:   the request in microsoft/onnxruntime#13863: "I found the bad layer, how do I keep it
               float?"
     """
@@ -50,47 +51,65 @@ class Spare(Pass):
     samples: int = 1
 
     def run(self, graph: Graph, ctx: Ctx) -> None:
-        assert ctx.float_graph is not None
-        probes = list(islice(iter(ctx.data or ()), self.samples))
-        originals = {site.node.name: site for site in linears(ctx.float_graph)}
-        sites = [s for s in linears(graph) if ops.decode_of(s.weight) is not None]
-        budget = self.share * sum(
-            _weights(originals[s.node.name]) for s in sites if s.node.name in originals
-        )
-        waiting = [s for s in sites if s.node.name in originals and input_sqnr(s, ctx) is not None]
-        waiting = sorted(waiting, key=lambda s: input_sqnr(s, ctx) or 0.0)[: self.tries]
-        if not probes or not waiting:
+        if ctx.data is None:
+            raise PassError("there is no data to measure layers on", hint="pass data=... (--calib)")
+        own = {site.node.name: site for site in linears(ctx.teacher())}
+        waiting, budget = self._waiting(graph, own, ctx)
+        if not waiting:
             return
-        reference = evaluate.outputs_of(ctx.float_graph, probes)
-        present = self._db(graph, probes, reference)
-        trials = []
-        for number, site in enumerate(waiting, 1):
-            ctx.progress("measuring layers", number, len(waiting))
-            freed = self._db(_freed(graph, [site], originals), probes, reference)
-            trials.append((freed - present, site))
-        for gain, site in sorted(trials, key=lambda trial: -trial[0]):
-            size = _weights(originals[site.node.name])
-            if gain < self.gain:
-                ctx.skip(site.node, f"float would win back {gain:.1f} dB, less than {self.gain:g}")
-            elif size > budget:
-                ctx.skip(
-                    site.node,
-                    f"float would win back {gain:.1f} dB, but the share of weights is used up",
-                )
-            else:
-                now = self._db(_freed(graph, [site], originals), probes, reference)
+        what_if = WhatIf(ctx.teacher(), list(islice(iter(ctx.data), self.samples)))
+        first, freed = what_if.measure(graph, [(s, own[s.node.name]) for s in waiting])
+        if not np.isfinite(first):
+            return  # nothing is lost, or nothing tells
+        present = first
+        for site in sorted(waiting, key=lambda s: -freed[s.node.name or ""]):
+            original, now = own[site.node.name], freed[site.node.name or ""]
+            refusal = self._refusal(now - first, _weights(original), budget)
+            if refusal is None and present is not first:
+                now = what_if.measure(graph, [(site, original)])[1][site.node.name or ""]
                 if now - present < self.gain / 2:
-                    ctx.skip(site.node, "layers freed before it already won its loss back")
-                    continue
-                make_float(ctx.edit, site, originals[site.node.name])
-                ctx.note(f"%{site.y.name} stays float: {present:.1f} -> {now:.1f} dB")
-                ctx.did(site.node)
-                budget, present = budget - size, now
+                    refusal = "layers freed before it already won its loss back"
+            if refusal is not None:
+                ctx.skip(site.node, refusal)
+                continue
+            make_float(ctx.edit, site, original)
+            ctx.note(f"%{site.y.name} stays float: {present:.1f} -> {now:.1f} dB")
+            ctx.did(site.node)
+            budget, present = budget - _weights(original), now
 
-    @staticmethod
-    def _db(graph: Graph, probes: Sequence, reference: evaluate.Outputs) -> float:
-        found = evaluate.sqnr(reference, evaluate.outputs_of(graph, probes))
-        return float(np.mean(list(found.values())))
+    def _waiting(
+        self, graph: Graph, own: dict[str | None, Linear], ctx: Ctx
+    ) -> tuple[list[Linear], float]:
+        """Layers to try, those whose input suffers most first; how many weights may be freed."""
+        found: list[tuple[float, Linear]] = []
+        total = 0
+        for site in linears(graph):
+            if ops.decode_of(site.weight) is None:
+                continue
+            if site.node.name not in own:
+                ctx.skip(site.node, "the float model has no such layer")
+                continue
+            total += _weights(own[site.node.name])
+            db = input_sqnr(site, ctx)
+            if site.node.graph is not graph.graph:
+                ctx.skip(site.node, "it stands in a body: layers there are not tried")
+            elif not measurable(own[site.node.name]):
+                ctx.skip(site.node, "the float layer reads more than one computed value")
+            elif db is None:
+                ctx.skip(site.node, "its input has no codes of a fixed scale with a histogram")
+            else:
+                found.append((db, site))
+        found.sort(key=lambda pair: pair[0])
+        for db, site in found[self.tries :]:
+            ctx.skip(site.node, f"not tried: its input's codes have {db:.1f} dB, others fewer")
+        return [site for _, site in found[: self.tries]], self.share * total
+
+    def _refusal(self, gain: float, size: int, budget: float) -> str | None:
+        if gain < self.gain:
+            return f"float would win back {gain:.1f} dB, less than {self.gain:g}"
+        if size > budget:
+            return f"float would win back {gain:.1f} dB, but the share of weights is used up"
+        return None
 
 
 def input_sqnr(site: Linear, ctx: Ctx) -> float | None:
@@ -105,16 +124,6 @@ def input_sqnr(site: Linear, ctx: Ctx) -> float | None:
     bins: Bins = accumulator.result().bins[0]
     qtype = ops.qtype_of(encode)
     return range_sqnr(bins, *coded_range(encode, qtype), 1 << qtype.bits)
-
-
-def _freed(graph: Graph, sites: list[Linear], originals: dict[str | None, Linear]) -> Graph:
-    copy = clone(graph)
-    edit = Edit(copy)
-    named = {site.node.name: site for site in linears(copy)}
-    for site in sites:
-        make_float(edit, named[site.node.name], originals[site.node.name])
-    edit.finish()
-    return copy
 
 
 def _weights(site: Linear) -> int:
