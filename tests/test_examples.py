@@ -39,6 +39,7 @@ def test_export_torch(tmp_path: Path, capsys) -> None:
     assert backends.load(tmp_path / "out").manifest.pipeline
 
 
+@pytest.mark.slow
 def test_examples_run_as_programs(tmp_path: Path) -> None:
     ran = subprocess.run(
         [sys.executable, "-m", "examples.export_torch", tmp_path / "out"],

@@ -14,7 +14,6 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import backends.artifact
-import passes.run
 from passes.command.screen import write_whole
 
 ROOT = Path(__file__).parents[2]
@@ -326,7 +325,7 @@ class TestDefects:
         def fail(*_, **__):
             raise ZeroDivisionError("division\nby zero")
 
-        monkeypatch.setattr(passes.run.__globals__["backends"], "target", fail)
+        monkeypatch.setattr(backends, "target", fail)
 
     def test_one_line_and_how_to_get_more(self, quantize, broken) -> None:
         check(quantize(), 1, "defect of ptqc", "ZeroDivisionError: division by zero", "--traceback")

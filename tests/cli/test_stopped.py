@@ -96,7 +96,9 @@ def test_interrupted_calibration_goes_on_where_it_was(files, long_data: str) -> 
     assert Path(files["out"], "model.onnx").read_bytes() == resumed
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
+)
 def test_killed_while_calibrating(files, long_data: str, number: signal.Signals) -> None:
     before = files.snapshot()
     running = Running(files, long_data)
