@@ -44,7 +44,7 @@ def facts(outcome: Outcome) -> dict[str, Any]:
             "bytes": manifest.sizes["model"],
             "ratio": manifest.sizes["model"] / measured.float_file_bytes,
             "weight_bytes": manifest.sizes.get("weights"),
-            "float_weight_bytes": _weight_bytes(outcome.result.float_graph),
+            "float_weight_bytes": _weight_bytes(outcome.float_graph),
         },
         "latency": {
             "float_ms": measured.float_milliseconds,

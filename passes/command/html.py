@@ -33,8 +33,8 @@ def write(path: Path, found: dict[str, Any], outcome: Outcome) -> None:
         path,
         render(
             found,
-            errors=layers.errors(outcome.result, outcome.data),
-            weights=layers.weights(outcome.result),
+            errors=layers.errors(outcome.float_graph, outcome.result, outcome.data),
+            weights=layers.weights(outcome.float_graph, outcome.result),
             activations=layers.activations(outcome.result),
         ),
     )

@@ -11,7 +11,7 @@ import numpy as np
 import calib
 from calib.stats import minmax_range, search
 from ir import ops
-from ir.graph import array, constant, nodes
+from ir.graph import Graph, array, constant, nodes
 from ir.qtype import QType
 from passes.compare import compare
 from passes.core import Stat
@@ -25,18 +25,18 @@ BATCHES = 2
 """Batches that per-layer errors are measured on."""
 
 
-def errors(result: Result, data) -> list[dict[str, Any]]:
+def errors(float_graph: Graph, result: Result, data) -> list[dict[str, Any]]:
     """SQNR of every value of both graphs, worst first, simulated by the torch executor."""
-    batches = data if data is not None else calib.data.synthetic(result.float_graph, 1, 0)
-    rows = compare(result.float_graph, result.graph, list(islice(iter(batches), BATCHES)))
+    batches = data if data is not None else calib.data.synthetic(float_graph, 1, 0)
+    rows = compare(float_graph, result.graph, list(islice(iter(batches), BATCHES)))
     return [{"value": r.value, "op": r.op, "sqnr_db": r.sqnr_db, "cosine": r.cosine} for r in rows]
 
 
-def weights(result: Result) -> list[dict[str, Any]]:
+def weights(float_graph: Graph, result: Result) -> list[dict[str, Any]]:
     """Range and bytes of every linear layer's weight, in graph order."""
     stored = _stored(result.graph)
     rows = []
-    for site in linears(result.float_graph):
+    for site in linears(float_graph):
         numbers, tensor = array(site.weight), constant(site.weight)
         if numbers is None or tensor is None:
             continue

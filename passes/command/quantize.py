@@ -19,6 +19,7 @@ from .screen import Screen
 if TYPE_CHECKING:
     import backends
     from calib.data import Batches
+    from ir.graph import Graph
     from passes.run import Result
 
     from .measure import Measured
@@ -40,6 +41,8 @@ class Outcome:
     measured: Measured
     kernels: list[dict[str, str]]
     warnings: list[str]
+    float_graph: Graph
+    """The last float graph; where the model came in coded, the model as it came in."""
     data: Batches | None
     """What per-layer errors are measured on."""
 
@@ -179,7 +182,10 @@ def _quantize(args: argparse.Namespace, chosen, graph, screen: Screen) -> Outcom
     for text in (*result.report.warnings, *measured.warnings):
         screen.warn(text)
     data = held_out if held_out is not None else batches
-    return Outcome(args, result, written, measured, written.manifest.kernels, screen.warnings, data)
+    return Outcome(
+        args, result, written, measured, written.manifest.kernels, screen.warnings,
+        result.float_graph or graph, data,
+    )  # fmt: skip
 
 
 def _data(source: str | None, graph, args: argparse.Namespace) -> Batches | None:

@@ -90,6 +90,17 @@ class TestQuantize:
         quantized(ptqc, files)
         assert Path(files["out"], "model.onnx").read_bytes() == first
 
+    def test_a_model_that_is_coded_already(self, ptqc, files) -> None:
+        import passes
+        from tests.helpers import tiny_graph
+
+        coded = passes.run(tiny_graph("mlp"), "place{w=i8@0x1*f32}").graph
+        ir.save(coded, files["coded.onnx"])
+        ran = ptqc("quantize", files["coded.onnx"], "-r", "rtn", "-o", files["out"],
+                   "--html", files["r.html"], "--json", files["facts.json"])  # fmt: skip
+        assert ran.status == 0, ran.err
+        assert json.loads(Path(files["facts.json"]).read_text())["layers"]["quantized"] == 3
+
     def test_samples_are_a_limit(self, ptqc, files) -> None:
         found = json.loads(quantized(ptqc, files, "--samples", 3, "--json", "-").out)
         assert found["accuracy"]["samples"] == 3
