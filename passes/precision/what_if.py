@@ -26,7 +26,7 @@ class WhatIf:
     def measure(
         self, graph: Graph, sites: Sequence[tuple[Linear, Linear]]
     ) -> tuple[float, dict[str, float]]:
-        """(SQNR in dB now, {node name: SQNR if that layer alone read floats}), means over outputs.
+        """(SQNR in dB now, {node name: SQNR if that layer alone read floats}): `evaluate.mean_db`.
 
         sites: layers of the graph's main part with codes, each with the float model's own.
         """
@@ -38,9 +38,12 @@ class WhatIf:
             for value, outputs in executor.branches(feeds, changes):
                 _add(sums.setdefault(value, {}), wanted, outputs)
         found = {
-            value: float(np.mean([total.result().sqnr_db for total in totals.values()]))
-            for value, totals in sums.items() if totals
-        }  # fmt: skip
+            value: evaluate.mean_db(
+                {k: t.result().sqnr_db for k, t in totals.items() if t.elements}
+            )
+            for value, totals in sums.items()
+            if totals
+        }
         if None not in found:
             return np.inf, {}  # no output of floats to be measured by
         return found[None], {layers[value]: db for value, db in found.items() if value is not None}
