@@ -47,11 +47,8 @@ def costs(samples: int) -> dict[str, float]:
     passes.run(graph, PIPELINE, data=Samples(2), check=passes.Check.NONE)  # what first use loads
     before = memory_mb("VmRSS")
     passes.run(graph, PIPELINE, data=Samples(samples), check=passes.Check.NONE)
-    return {
-        "samples": samples,
-        "peak_mb": memory_mb("VmHWM"),
-        "delta_mb": memory_mb("VmHWM") - before,
-    }
+    peak = memory_mb("VmHWM")
+    return {"samples": samples, "peak_mb": round(peak, 1), "delta_mb": round(peak - before, 1)}
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -1,1 +1,1 @@
-"""Small programs over the library: each runs in continuous integration."""
+"""How to use ptqc from Python; every file here is run by tests/test_examples.py."""

@@ -1,38 +1,40 @@
-"""The library's main path: quantize a torch module, save it, and run it where it is deployed.
+"""Quantize an ONNX model, build it for ONNX Runtime, save it, load it elsewhere and run it.
 
-python -m examples.deploy [FOLDER]
+    python -m examples.deploy model.onnx calibration.npz model-int8
 """
 
 from __future__ import annotations
 
 import sys
-import tempfile
-from pathlib import Path
-
-import numpy as np
 
 import backends
 import ir
 import passes
-from models.tiny import conv
+from calib import data, metrics
 
 
-def main(folder: Path) -> None:
-    net = conv.load()
-    graph = ir.capture(net, conv.example())  # or the path of an ONNX file
-    result = passes.run(graph, "w8a8", data=conv.calibration(16))
-    backends.build(result, "ort").save(folder)
+def main(model: str, calibration: str, output: str) -> dict[str, float]:
+    """SQNR in dB of every output of the artifact, as ONNX Runtime executes it."""
+    graph = ir.capture(model)
+    batches = data.load(calibration, graph, batch_size=8, limit=64)
 
-    artifact = backends.load(folder)  # a process of its own: only the folder is needed
-    feed = conv.evaluation(1)[0]
-    (logits,) = artifact.run(feed).values()
-    (expected,) = backends.build(graph, "ort").run(feed).values()
-    print(f"float    {np.round(expected[0, :6], 3)}\nint8     {np.round(logits[0, :6], 3)}")
+    pipeline = passes.Pipeline.parse("w8a8{clip=entropy,keep=[last]}")
+    result = passes.run(graph, pipeline, data=batches)
+    for step in result.report.steps:
+        print(f"{step.step}: {len(step.sites)} sites, {len(step.skips)} skipped")
+    backends.build(result, "ort").save(output)
+
+    # Whoever deploys needs the folder only.
+    artifact = backends.load(output)
+    wanted = backends.target("ort").open(model, threads=1)
+    totals = {name: metrics.Difference() for name in wanted.outputs}
+    for feeds in batches:
+        found = artifact.run(feeds, threads=1)
+        for name, expected in wanted.run(feeds).items():
+            totals[name].add(expected, found[name])
+    return {name: total.result().sqnr_db for name, total in totals.items()}
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 1:
-        main(Path(sys.argv[1]))
-    else:
-        with tempfile.TemporaryDirectory() as temporary:
-            main(Path(temporary) / "artifact")
+    for name, db in main(*sys.argv[1:4]).items():
+        print(f"{name}: {db:.1f} dB")

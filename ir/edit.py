@@ -7,9 +7,12 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import onnx_ir
+from onnx_ir.passes.common import InlinePass
 
 from . import ops
-from .graph import BY, Graph, Names, Node, Value, graphs
+from .capture.canonical import lift_constants
+from .capture.names import fix_names
+from .graph import BY, QUANT_DOMAIN, Graph, Names, Node, Value, graphs
 from .qtype import QType
 
 
@@ -189,6 +192,19 @@ class Edit:
         self.take_name(old, new)
         self.changes += 1
 
+    def retype(self, value: Value, kind: onnx_ir.DataType) -> None:
+        """Declare another element type for a value (a new type: values may share theirs)."""
+        if isinstance(value.type, onnx_ir.SequenceType):
+            value.type = onnx_ir.SequenceType(onnx_ir.TensorType(kind))
+        else:
+            value.type = onnx_ir.TensorType(kind)
+        self.changes += 1
+
+    def retensor(self, value: Value, data: np.ndarray) -> None:
+        """Give an initializer other numbers of the same shape, perhaps of another type."""
+        value.const_value = onnx_ir.tensor(data, name=value.name)
+        self.retype(value, value.const_value.dtype)
+
     def set_input(self, node: Node, index: int, value: Value | None) -> None:
         """Let one input of a node read another value."""
         node.replace_input_with(index, value)
@@ -244,6 +260,21 @@ class Edit:
     def keep_outputs(self, node: Node, count: int) -> None:
         """Leave out a node's outputs from `count` on, which nothing reads."""
         node.resize_outputs(count)
+        self.changes += 1
+
+    def inline_functions(self) -> None:
+        """Put the bodies of the local functions, ours apart, where they are called.
+
+        Constants in them become initializers, as everywhere else in a captured graph.
+        """
+        inline = InlinePass(lambda function: function.domain != QUANT_DOMAIN)
+        inline(self.graph)
+        for graph in (self.graph.graph, *self.graph.graph.subgraphs()):
+            lift_constants(graph)
+        for key in [k for k in self.graph.functions if k[0] != QUANT_DOMAIN]:
+            self.drop_function(key)
+        fix_names(self.graph)
+        self.names, self._bodies, self._counts = Names(self.graph), None, None
         self.changes += 1
 
     def drop_function(self, key: tuple[str, str, str]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import PurePath
+
 
 class PtqcError(Exception):
     """One clear line: the cause, where it was seen, and the next move.
@@ -68,6 +70,8 @@ class OutputError(PtqcError):
 
 def describe(at: object) -> str:
     """A node as `Op 'name'`, a value as `%name`, anything else as its text."""
+    if isinstance(at, PurePath):
+        return str(at)
     op_type = getattr(at, "op_type", None)
     if op_type is not None:
         return f"{op_type} '{getattr(at, 'name', None) or '?'}'"

@@ -114,6 +114,8 @@ def define(model: Graph) -> None:
             used.update((node.op_identifier(), node) for node in graph if is_op(node))
         if top is model.graph and used:
             top.opset_imports.setdefault(QUANT_DOMAIN, 1)
+    if not used:
+        model.graph.opset_imports.pop(QUANT_DOMAIN, None)
     for key in [k for k in model.functions if k[0] == QUANT_DOMAIN and k not in used]:
         del model.functions[key]
     for key, node in used.items():

@@ -23,7 +23,7 @@ from .placement import Plan, plan
 from .ranges import collected_range, reached
 from .rounding.clip_weights import group_extremes
 from .rounding.rtn import LIMIT
-from .sites import WRITTEN, Linear
+from .sites import SOUGHT, WRITTEN, Linear
 
 TIE = 0.97
 """A placement with carriers must be this much faster to be kept."""
@@ -55,6 +55,7 @@ class Place(Pass):
     name: ClassVar[str] = "place"
     effect: ClassVar[Effect] = Effect.LOSSY
     makes: ClassVar[Stage | None] = Stage.CODED
+    sought: ClassVar[str] = SOUGHT
 
     w: QType | None = None
     a: QType | None = None
@@ -126,7 +127,7 @@ class Place(Pass):
         for node, index in uses:
             if node.graph not in decodes:  # a body: its kernel wants the Decode beside it
                 inner = ctx.edit.quant("Decode", self.a, [encode.outputs[0], *parts], like=name,
-                                       before=node.graph[0])  # fmt: skip
+                                       before=node.graph[0])  # type: ignore[index]  # fmt: skip
                 decodes[node.graph] = inner.outputs[0]
             ctx.edit.set_input(node, index, decodes[node.graph])
         if written and value.is_graph_output():

@@ -206,8 +206,8 @@ def test_an_exact_pass_that_lies_is_caught() -> None:
         passes.run(tiny_graph("mlp"), Pipeline(Lie()))
 
 
-# What a recipe must reach on unseen data, in dB: 60% of what it does on the worst tiny model.
-FLOORS = {"clean": 100.0, "w8a8": 17.0, "w8a8_dynamic": 18.0, "w8a16": 20.0, "w4a16": 9.0}
+# What a recipe must reach on unseen data, in dB: some dB below the worst tiny model.
+FLOORS = {"clean": 120.0, "w8a8": 26.0, "w8a8_dynamic": 30.0, "w8a16": 36.0, "w4a16": 15.0, "requantize": 26.0}
 
 
 @pytest.mark.parametrize("model", list(TINY))

@@ -61,7 +61,13 @@ def optimised_model(graph: Graph) -> onnx.ModelProto:
             "session.optimized_model_external_initializers_file_name": "weights.bin",
             "session.optimized_model_external_initializers_min_size_in_bytes": "256",
         }
-        Session(graph, threads=1, dump=path, config=weights)
+        try:
+            Session(graph, threads=1, dump=path, config=weights)
+        except BackendError as error:
+            Session(graph, threads=1)  # raises again when it is the model that is refused
+            raise BackendError(
+                "ONNX Runtime cannot write its optimised model", at=folder, hint="free some space"
+            ) from error
         try:
             return onnx.load(path, load_external_data=False)
         except Exception as error:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from ir.edit import Edit
-from ir.graph import Node, Value, array, attribute, rank, scalar
+from ir.graph import Node, Value, array, attribute, scalar
 
 from .linear import check_weight, stored_weight
 from .patterns import Codes, byte_values, encoded, float_scale, only_reader, zero_code
 from .saturation import conv_rows, depthwise
 from .sites import Refused, Site
-
-_LARGEST = 2**31 - 1
 
 
 def lower_conv(edit: Edit, node: Node, x: Codes, weight: Codes) -> Site:
@@ -23,10 +23,8 @@ def lower_conv(edit: Edit, node: Node, x: Codes, weight: Codes) -> Site:
     middle, out = written_codes(node)
     shape = tuple(array(weight.codes).shape)  # type: ignore[union-attr]
     free = depthwise(shape, int(attribute(node, "group", 1) or 1))
-    scale = _with_room_for_bias(node, x, weight)
+    weight = _with_room_for_bias(edit, node, x, weight)
     stored = stored_weight(edit, weight, conv_rows, free=free)
-    if scale is not None:
-        stored.scale.const_value = edit.constant(scale, f"{stored.scale.name}.wide").const_value
     bias = _bias(edit, node, x, array(stored.scale))  # type: ignore[arg-type]
     kept = {name: node.attributes[name].value for name in node.attributes}
     made = edit.node(
@@ -74,8 +72,8 @@ def _hold(edit: Edit, middle: Node | None, out: Codes, codes: Value) -> Value:
     low, high = (0.0, np.inf) if middle.op_type == "Relu" else _clip_limits(middle)
     assert low is not None
     assert high is not None
-    scale = float(array(out.scale))  # type: ignore[arg-type]
-    zero = 0 if out.zero is None else int(array(out.zero))  # type: ignore[arg-type]
+    scale = _number(out.scale)
+    zero = 0.0 if out.zero is None else _number(out.zero)
     least, most = (int(np.clip(np.rint(v / scale) + zero, 0, 255)) for v in (low, high))
     if (least, most) == (0, 255):
         return codes
@@ -84,43 +82,51 @@ def _hold(edit: Edit, middle: Node | None, out: Codes, codes: Value) -> Value:
     return made.outputs[0]
 
 
-def _bias_steps(node: Node, x: Codes, scale: np.ndarray, channels: int) -> np.ndarray | None:
-    """The bias in units of (input scale x weight scale), float64 [N], or None without a bias."""
+def _with_room_for_bias(edit: Edit, node: Node, x: Codes, weight: Codes) -> Codes:
+    """Wider scales, and codes to match, for channels whose bias would not fit 32 bits.
+
+    Such channels are all but zero (folded batch norms of dead channels). At the scale where the
+    bias takes 30 bits, rounding their K weights anew moves the output by K / 2^23 of it at most.
+    """
+    codes, scale, bias = array(weight.codes), array(weight.scale), _constant_bias(node)
+    if bias is None:
+        return weight
+    assert codes is not None
+    assert scale is not None
+    flat = np.broadcast_to(scale.astype(np.float64).reshape(-1), (len(codes),))
+    least = np.abs(bias.astype(np.float64)) / (_number(x.scale) * 2**30)
+    if (flat >= least / 1.9).all():
+        return weight
+    wide = np.maximum(flat, least).astype(np.float32)
+    each = (-1, *[1] * (codes.ndim - 1))
+    moved = np.rint(codes.astype(np.float64) * (flat / wide).reshape(each)).astype(codes.dtype)
+    name = weight.codes.name
+    return replace(
+        weight,
+        codes=edit.constant(moved, f"{name}.wide"),
+        scale=edit.constant(wide.reshape(each), f"{name}.scale.wide"),
+    )
+
+
+def _constant_bias(node: Node) -> np.ndarray | None:
     if len(node.inputs) < 3 or node.inputs[2] is None:
         return None
     data = array(node.inputs[2])
-    if data is None or data.shape != (channels,):
+    if data is None or data.ndim != 1:
         raise Refused("its bias is not constant")
-    with np.errstate(divide="ignore"):
-        return data.astype(np.float64) / (float(array(x.scale)) * scale.astype(np.float64))  # type: ignore[arg-type]
-
-
-def _with_room_for_bias(node: Node, x: Codes, weight: Codes) -> np.ndarray | None:
-    """Wider scales for channels whose weights are all zero and whose bias would not fit 32 bits.
-
-    The scale of a channel of zeros is free. None when every bias fits; Refused when one cannot.
-    """
-    codes, scale = array(weight.codes), array(weight.scale)
-    assert codes is not None
-    assert scale is not None
-    flat = np.broadcast_to(scale.astype(np.float32).reshape(-1), (codes.shape[0],))
-    steps = _bias_steps(node, x, flat, codes.shape[0])
-    if steps is None or (np.abs(steps) <= _LARGEST).all():
-        return None
-    high = np.abs(steps) > _LARGEST
-    if scale.size == 1 or (codes.reshape(len(codes), -1)[high] != 0).any():
-        raise Refused("its bias does not fit 32 bits at this scale")
-    wide = flat.copy()
-    bias = np.abs(array(node.inputs[2]))  # type: ignore[arg-type]
-    wide[high] = bias[high] / (float(array(x.scale)) * 2**30)  # type: ignore[arg-type]
-    return wide
+    return data
 
 
 def _bias(edit: Edit, node: Node, x: Codes, scale: np.ndarray) -> Value | None:
-    weight = node.inputs[1]
-    channels = int(weight.shape[0]) if weight is not None and rank(weight) else scale.size  # type: ignore[index,arg-type]
-    steps = _bias_steps(node, x, scale, channels)
-    if steps is None:
+    """The bias i32 [N], in units of input scale x weight scale."""
+    bias = _constant_bias(node)
+    if bias is None:
         return None
-    name = node.inputs[2].name  # type: ignore[union-attr]
-    return edit.constant(np.rint(steps).astype(np.int32), f"{name}.i32")
+    steps = np.rint(bias / (_number(x.scale) * scale.astype(np.float64)))
+    return edit.constant(steps.astype(np.int32), f"{node.inputs[2].name}.i32")  # type: ignore[union-attr]
+
+
+def _number(value: Value) -> float:
+    data = array(value)
+    assert data is not None
+    return float(data.reshape(-1)[0])

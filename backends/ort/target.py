@@ -26,8 +26,8 @@ MOVERS = frozenset(
      "Gather", "Identity")
 )  # fmt: skip
 STEM = 4
-"""Up to this many input channels a convolution is a stem: the float kernel reads NCHW as it is (measured
-0.75 against 0.80 of the whole model's time, and 0.3 to 0.8 dB)."""
+"""Up to this many input channels a convolution is a stem: the float kernel reads NCHW as it is
+(measured 0.75 against 0.80 of the whole model's time, and 0.3 to 0.8 dB)."""
 PAIRS = "pairs"
 """The rule `|w0 + w1| <= 128` on neighbouring codes of one sign (backends/ort/saturation.py)."""
 
@@ -111,7 +111,7 @@ def _integer(node: Node, weight: QType) -> Verdict:
     if _pointlike(node):
         reason = "the map is one pixel: loading the weight as float is as fast and exact"
         return Verdict(False, reason=reason, weights=True)
-    if not weight_groups(node) and shape and shape[1] <= STEM:
+    if not weight_groups(node) and shape and isinstance(shape[1], int) and shape[1] <= STEM:
         reason = f"a first convolution of {shape[1]} channels is faster and exact in float"
         return Verdict(False, reason=reason)
     free = bool(shape) and depthwise(shape, attribute(node, "group", 1))  # type: ignore[arg-type]

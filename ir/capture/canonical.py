@@ -30,7 +30,7 @@ def canonicalise(model: ir.Model) -> None:
         for graph in nested(holder):
             if isinstance(graph, ir.Graph):
                 _drop_default_inputs(graph)
-                _lift_constants(graph)
+                lift_constants(graph)
     name_dimensions(model.graph)
     fix_names(model)
 
@@ -74,7 +74,7 @@ def _with_inner(node: ir.Node) -> Iterator[ir.Node]:
             yield from _with_inner(inner)
 
 
-def _lift_constants(graph: ir.Graph) -> None:
+def lift_constants(graph: ir.Graph) -> None:
     for node in tuple(graph):
         if node.op_type == "Constant" and node.domain == "":
             _lift(node, graph)

@@ -34,7 +34,9 @@ def read_path(path: Path) -> ir.Model:
             )
         mapped = Mapped(path)
     except OSError as error:
-        raise CaptureError(f"cannot read the model: {error.strerror}", at=path) from error
+        raise CaptureError(
+            f"cannot read the model: {error.strerror}", at=path, hint="check the path"
+        ) from error
     try:
         proto = mapped.proto()
     except DecodeError as error:

@@ -9,12 +9,13 @@ from ir.graph import Graph, Node, graphs
 from passes.core import Ctx, Effect, Pass, register
 
 from .dims import Dims
-from .rules import Rule, arithmetic, copies, layout
+from .rules import Rule, arithmetic, copies, layout, products
 from .rules.idioms import fuse
 
+_TABLES = (layout, copies, arithmetic, products)
 RULES: dict[str, tuple[Rule, ...]] = {
-    op: tuple(rule for table in (layout, copies, arithmetic) for rule in table.RULES.get(op, ()))
-    for op in {*layout.RULES, *copies.RULES, *arithmetic.RULES}
+    op: tuple(rule for table in _TABLES for rule in table.RULES.get(op, ()))
+    for op in {op for table in _TABLES for op in table.RULES}
 }
 _MOST = 8
 """Rewrites of one node in a row. Every rule makes the graph smaller or plainer: never reached."""

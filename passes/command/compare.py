@@ -99,8 +99,8 @@ def model_file(path: str) -> Path:
 def with_value_names(lowered, float_graph):
     """A kernel that writes codes only leaves no float value: decode them under that value's name.
 
-    QLinearConv's codes of %h are called %h.codes; its inputs 6 and 7 are their scale and zero point.
-    The codes are made again from the decoded value, which changes none of them, so that a change of
+    QLinearConv's codes of %h are called %h.codes; its inputs 6 and 7 are their scale and zero
+    point. The codes are made again from the decoded value, which changes none of them, so that a change of
     %h reaches its readers.
     """
     from ir.edit import Edit

@@ -40,6 +40,8 @@ class Outcome:
     measured: Measured
     kernels: list[dict[str, str]]
     warnings: list[str]
+    data: Batches | None
+    """What per-layer errors are measured on."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -176,7 +178,8 @@ def _quantize(args: argparse.Namespace, chosen, graph, screen: Screen) -> Outcom
         )
     for text in (*result.report.warnings, *measured.warnings):
         screen.warn(text)
-    return Outcome(args, result, written, measured, written.manifest.kernels, screen.warnings)
+    data = held_out if held_out is not None else batches
+    return Outcome(args, result, written, measured, written.manifest.kernels, screen.warnings, data)
 
 
 def _data(source: str | None, graph, args: argparse.Namespace) -> Batches | None:

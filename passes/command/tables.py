@@ -17,28 +17,23 @@ def style() -> dict[str, Any]:
 def table(
     title: str, columns: Iterable[str], rows: Iterable[Iterable[object]], note: str = ""
 ) -> Any:
-    """A table; a column whose name begins with `>` is aligned right."""
+    """A table under its title; a column whose name begins with `>` is aligned right."""
+    from rich.console import Group
     from rich.table import Table
     from rich.text import Text
 
-    made = Table(
-        title=title or None,
-        title_justify="left",
-        title_style="bold",
-        caption=note or None,
-        caption_justify="left",
-        **style(),
-    )
+    made = Table(**style())
     for column in columns:
         right = column.startswith(">")
         made.add_column(column.lstrip(">"), justify="right" if right else "left", overflow="fold")
     for row in rows:
         made.add_row(*(Text(str(cell)) for cell in row))
-    return made
+    above = [Text(title, "bold")] if title else []
+    return Group(*above, made, *([Text(note)] if note else []))
 
 
 def size(count: float) -> str:
-    """Bytes with a unit: 4.65 MB (1000 based)."""
+    """Bytes with a unit of 1000: 4.65 MB."""
     for unit in ("B", "kB", "MB", "GB"):
         if count < 1000 or unit == "GB":
             return (

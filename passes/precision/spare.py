@@ -11,13 +11,14 @@ import numpy as np
 from calib.stats import Bins
 from calib.stats.clip_search import range_sqnr
 from ir import ops
+from ir.errors import PassError
 from ir.graph import Graph, array
 from ir.verify import Stage
 from passes.core import Ctx, Effect, Pass, Stat, register
 from passes.ranges import coded_range
 from passes.sites import Linear, linears, make_float
 
-from .what_if import WhatIf
+from .what_if import WhatIf, measurable
 
 
 @register
@@ -32,7 +33,8 @@ class Spare(Pass):
               whose input suffers most from its codes; samples: of the calibration data that are
               measured on
     error:    smaller by at least `gain` dB per freed layer, on the samples
-    raises:   nothing; a layer that wins back less is reported with its figure
+    raises:   PassError without data or the float model; a layer that wins back less is reported
+              with its figure
     source:   the request in microsoft/onnxruntime#13863: "I found the bad layer, how do I keep it
               float?"
     """
@@ -49,22 +51,16 @@ class Spare(Pass):
     samples: int = 1
 
     def run(self, graph: Graph, ctx: Ctx) -> None:
-        assert ctx.float_graph is not None
-        probes = list(islice(iter(ctx.data or ()), self.samples))
-        own = {site.node.name: site for site in linears(ctx.float_graph)}
-        sites = [s for s in linears(graph) if s.node.name in own]
-        sites = [s for s in sites if ops.decode_of(s.weight) is not None]
-        budget = self.share * sum(_weights(own[s.node.name]) for s in sites)
-        quality = {
-            s.node.name: db for s in sites
-            if s.node.graph is graph.graph and (db := input_sqnr(s, ctx)) is not None
-        }  # fmt: skip
-        waiting = [s for s in sites if s.node.name in quality]
-        waiting = sorted(waiting, key=lambda s: quality[s.node.name])[: self.tries]
-        if not probes or not waiting:
+        if ctx.data is None:
+            raise PassError("there is no data to measure layers on", hint="pass data=... (--calib)")
+        own = {site.node.name: site for site in linears(ctx.teacher())}
+        waiting, budget = self._waiting(graph, own, ctx)
+        if not waiting:
             return
-        what_if = WhatIf(ctx.float_graph, probes)
+        what_if = WhatIf(ctx.teacher(), list(islice(iter(ctx.data), self.samples)))
         first, freed = what_if.measure(graph, [(s, own[s.node.name]) for s in waiting])
+        if not np.isfinite(first):
+            return  # nothing is lost, or nothing tells
         present = first
         for site in sorted(waiting, key=lambda s: -freed[s.node.name or ""]):
             original, now = own[site.node.name], freed[site.node.name or ""]
@@ -80,6 +76,33 @@ class Spare(Pass):
             ctx.note(f"%{site.y.name} stays float: {present:.1f} -> {now:.1f} dB")
             ctx.did(site.node)
             budget, present = budget - _weights(original), now
+
+    def _waiting(
+        self, graph: Graph, own: dict[str | None, Linear], ctx: Ctx
+    ) -> tuple[list[Linear], float]:
+        """Layers to try, those whose input suffers most first; how many weights may be freed."""
+        found: list[tuple[float, Linear]] = []
+        total = 0
+        for site in linears(graph):
+            if ops.decode_of(site.weight) is None:
+                continue
+            if site.node.name not in own:
+                ctx.skip(site.node, "the float model has no such layer")
+                continue
+            total += _weights(own[site.node.name])
+            db = input_sqnr(site, ctx)
+            if site.node.graph is not graph.graph:
+                ctx.skip(site.node, "it stands in a body: layers there are not tried")
+            elif not measurable(own[site.node.name]):
+                ctx.skip(site.node, "the float layer reads more than one computed value")
+            elif db is None:
+                ctx.skip(site.node, "its input has no codes of a fixed scale with a histogram")
+            else:
+                found.append((db, site))
+        found.sort(key=lambda pair: pair[0])
+        for db, site in found[self.tries :]:
+            ctx.skip(site.node, f"not tried: its input's codes have {db:.1f} dB, others fewer")
+        return [site for _, site in found[: self.tries]], self.share * total
 
     def _refusal(self, gain: float, size: int, budget: float) -> str | None:
         if gain < self.gain:

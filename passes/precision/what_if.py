@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from backends.torch import Executor
-from calib import metrics
-from ir.graph import Graph, array
+from ir.graph import Graph, array, constant
+from passes import evaluate
 from passes.sites import Linear, float_input
 
 Feeds = Mapping[str, np.ndarray]
@@ -28,21 +28,26 @@ class WhatIf:
     def measure(
         self, graph: Graph, sites: Sequence[tuple[Linear, Linear]]
     ) -> tuple[float, dict[str, float]]:
-        """(SQNR in dB now, {node name: SQNR if that layer alone read floats}), means over outputs.
+        """(SQNR in dB now, {node name: SQNR if that layer alone read floats}): `evaluate.mean_db`.
 
         sites: layers of the graph's main part with codes, each with the float model's own.
         """
         executor = Executor(graph, keep_bytes=KEPT)
         changes = {site.y.name or "": self._as_float(site, own) for site, own in sites}
         layers = {site.y.name: site.node.name or "" for site, _ in sites}
-        sums: dict[str | None, dict[str, metrics.Difference]] = {}
+        sums: dict[str | None, evaluate.Totals] = {}
         for feeds, wanted in zip(self.probes, self.reference, strict=True):
             for value, outputs in executor.branches(feeds, changes):
                 _add(sums.setdefault(value, {}), wanted, outputs)
         found = {
-            value: float(np.mean([total.result().sqnr_db for total in totals.values()]))
+            value: evaluate.mean_db(
+                {k: t.result().sqnr_db for k, t in totals.items() if t.elements}
+            )
             for value, totals in sums.items()
+            if totals
         }
+        if None not in found:
+            return np.inf, {}  # no output of floats to be measured by
         return found[None], {layers[value]: db for value, db in found.items() if value is not None}
 
     def _as_float(self, site: Linear, own: Linear):
@@ -64,7 +69,12 @@ def nth(node, index: int):
     return node.inputs[index] if index < len(node.inputs) else None
 
 
-def _add(totals: dict[str, metrics.Difference], wanted: Mapping, outputs: Mapping) -> None:
+def measurable(own: Linear) -> bool:
+    """Whether the layer reads one computed value only (a bias may be computed as well)."""
+    return all(constant(v) is not None for v in own.node.inputs[1:] if v is not None)
+
+
+def _add(totals: evaluate.Totals, wanted: Mapping, outputs: Mapping) -> None:
     for (name, a), b in zip(wanted.items(), outputs.values(), strict=True):
-        if isinstance(a, torch.Tensor) and a.is_floating_point():
-            totals.setdefault(name, metrics.Difference()).add(a.numpy(), b.numpy())
+        if isinstance(a, torch.Tensor):
+            evaluate.add(totals, name, evaluate.to_numpy(a), evaluate.to_numpy(b))

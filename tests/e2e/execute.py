@@ -33,12 +33,12 @@ def sqnr(one: list[dict], two: list[dict], names=None) -> float:
     for name in names or one[0]:
         signal = noise = 0.0
         for a, b in zip(one, two, strict=True):
-            if a[name].dtype.kind != "f":
+            assert (a[name].shape, a[name].dtype) == (b[name].shape, b[name].dtype), name
+            if a[name].dtype.kind != "f" and a[name].dtype.name != "bfloat16":
                 continue
-            assert a[name].shape == b[name].shape and a[name].dtype == b[name].dtype, name
             first = a[name].astype(np.float64)
             signal += float(np.sum(first**2))
-            noise += float(np.sum((first - b[name]) ** 2))
+            noise += float(np.sum((first - b[name].astype(np.float64)) ** 2))
         if signal:
             worst = min(worst, 10 * np.log10(signal / noise) if noise else np.inf)
     return worst

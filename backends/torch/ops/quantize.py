@@ -149,6 +149,8 @@ def dequantize_linear(
 
 @op("DynamicQuantizeLinear")
 def dynamic_quantize_linear(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    if not x.numel():
+        return x.to(torch.uint8), x.new_ones(()), x.new_zeros((), dtype=torch.uint8)
     low, high = torch.clamp(x.min(), max=0), torch.clamp(x.max(), min=0)
     scale = (high - low) / 255
     start = torch.where(scale == 0, torch.zeros_like(scale), -low / scale)
