@@ -22,7 +22,9 @@ def test_deploy(tmp_path: Path, capsys) -> None:
     ir.save(tiny_graph("conv"), tmp_path / "model.onnx")
     images = np.concatenate([feed["image"] for feed in TINY["conv"].calibration(8)])
     np.save(tmp_path / "images.npy", images)
-    found = deploy.main(*map(str, (tmp_path / "model.onnx", tmp_path / "images.npy", tmp_path / "out")))
+    found = deploy.main(
+        *map(str, (tmp_path / "model.onnx", tmp_path / "images.npy", tmp_path / "out"))
+    )
     assert 30 < found["linear"] < 80
     assert "rtn: " in capsys.readouterr().out
 
@@ -38,8 +40,12 @@ def test_export_torch(tmp_path: Path, capsys) -> None:
 
 
 def test_examples_run_as_programs(tmp_path: Path) -> None:
-    ran = subprocess.run([sys.executable, "-m", "examples.export_torch", tmp_path / "out"], cwd=ROOT,
-                         capture_output=True, text=True)  # fmt: skip
+    ran = subprocess.run(
+        [sys.executable, "-m", "examples.export_torch", tmp_path / "out"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
     assert ran.returncode == 0, ran.stderr
     assert (tmp_path / "out" / "model.onnx").is_file()
 

@@ -86,7 +86,7 @@ def activations(result: Result) -> list[dict[str, Any]]:
 
 
 def scaled(low: float, high: float, widest: float) -> tuple[float, float]:
-    """(start, width) in percent of a bar from `low` to `high`; 0 is in the middle, the ends squeezed.
+    """(start, width) in percent of a bar from `low` to `high`; 0 in the middle, the ends squeezed.
 
     x -> 50 (1 + asinh(10 x / widest) / asinh(10)): linear near 0, logarithmic far out.
     """

@@ -42,8 +42,20 @@ class Page(HTMLParser):
 
 @pytest.fixture
 def page(ptqc, files) -> tuple[Page, dict]:
-    ran = ptqc("quantize", files["conv.onnx"], "-r", "w8a8", "--calib", files["conv.npz"], "-o",
-               files["out"], "--html", files["report.html"], "--json", files["facts.json"])  # fmt: skip
+    ran = ptqc(
+        "quantize",
+        files["conv.onnx"],
+        "-r",
+        "w8a8",
+        "--calib",
+        files["conv.npz"],
+        "-o",
+        files["out"],
+        "--html",
+        files["report.html"],
+        "--json",
+        files["facts.json"],
+    )
     assert ran.status == 0, ran.err
     assert files["report.html"] in ran.out.replace("\n", "")
     text = Path(files["report.html"]).read_text()
@@ -71,15 +83,19 @@ def test_plots_have_a_bar_for_every_row(page) -> None:
     assert len(bars) > 30
     for bar in bars:
         start, width = float(bar["x"]), float(bar["width"])
-        assert 0 <= start
-        assert 0 <= width
+        assert start >= 0
+        assert width >= 0
         assert start + width <= 100.6
 
 
 def test_needs_nothing_from_anywhere(page) -> None:
     found, _ = page
-    assert not [tag for tag, _ in found.tags if tag in ("script", "link", "img", "iframe", "object")]
-    assert not [a for _, attributes in found.tags for a in attributes if a in ("src", "href", "onload")]
+    assert not [
+        tag for tag, _ in found.tags if tag in ("script", "link", "img", "iframe", "object")
+    ]
+    assert not [
+        a for _, attributes in found.tags for a in attributes if a in ("src", "href", "onload")
+    ]
     policy = [a["content"] for tag, a in found.tags if tag == "meta" and "http-equiv" in a]
     assert policy == ["default-src 'none'; style-src 'unsafe-inline'"]
     assert any(a.get("name") == "viewport" for tag, a in found.tags if tag == "meta")
@@ -87,12 +103,22 @@ def test_needs_nothing_from_anywhere(page) -> None:
 
 def facts_with(name: str) -> dict:
     return {
-        "ptqc": "1", "model": name, "output": "o", "recipe": "r", "pipeline": "p", "seed": 0,
-        "target": "ort", "seconds": 1.0, "peak_bytes": 1, "warnings": [name], "steps": [],
+        "ptqc": "1",
+        "model": name,
+        "output": "o",
+        "recipe": "r",
+        "pipeline": "p",
+        "seed": 0,
+        "target": "ort",
+        "seconds": 1.0,
+        "peak_bytes": 1,
+        "warnings": [name],
+        "steps": [],
         "accuracy": {"outputs": {}, "samples": 1, "measured_on": "data", "executed_by": "ort"},
-        "size": {"ratio": 1.0, "float_bytes": 1, "bytes": 1}, "latency": {"ratio": None},
+        "size": {"ratio": 1.0, "float_bytes": 1, "bytes": 1},
+        "latency": {"ratio": None},
         "layers": {"quantized": 0, "refused": [], "without_kernel": [], "kernels": {}},
-    }  # fmt: skip
+    }
 
 
 def test_names_of_a_hostile_model_stay_text() -> None:
@@ -129,8 +155,9 @@ def test_without_the_extra_it_says_what_to_install(ptqc, files, monkeypatch) -> 
 
     monkeypatch.setattr(builtins, "__import__", no_jinja)
     before = files.snapshot()
-    ran = ptqc("quantize", files["mlp.onnx"], "-r", "w8a16", "-o", files["out"], "--html",
-               files["r.html"])  # fmt: skip
+    ran = ptqc(
+        "quantize", files["mlp.onnx"], "-r", "w8a16", "-o", files["out"], "--html", files["r.html"]
+    )
     assert ran.status == 10
     assert "pip install 'ptqc[report]'" in ran.err
     assert files.snapshot() == before

@@ -40,7 +40,9 @@ def python(site: Path, code: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_pass_is_found_explained_and_run(site: Path) -> None:
-    ran = python(site, """
+    ran = python(
+        site,
+        """
 from passes.cli import main
 assert main(["explain", "prune"]) == 0
 import passes
@@ -54,7 +56,8 @@ for before, after in zip(linears(tiny_graph("mlp")), linears(result.float_graph)
     share = (array(after.weight) == 0).mean()
     assert 0.2 < share < 0.3, share
 from passes.cli import main
-""")
+""",
+    )
     assert ran.returncode == 0, ran.stderr
     assert "Set the smallest weights of every linear layer to zero." in ran.stdout
     assert "share" in ran.stdout
