@@ -52,6 +52,8 @@ class Dequantize(Pass):
                     ctx.skip(node, str(why))
         makers = [value.producer() for value in reals.known]
         ctx.edit.remove_dead(*{n for n in (*makers, *old) if n is not None and _integer(n)})
+        if ctx.sites:
+            ctx.edit.infer()  # contrib ops had hidden the shapes
 
     def _node(self, node: Node, reals: Reals, ctx: Ctx) -> None:
         kind = (node.domain, node.op_type)

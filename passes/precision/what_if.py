@@ -13,6 +13,8 @@ from passes import evaluate
 from passes.sites import Linear, float_input
 
 Feeds = Mapping[str, np.ndarray]
+KEPT = 1 << 26
+"""Bytes of decoded weights that stay in memory from layer to layer."""
 
 
 class WhatIf:
@@ -30,7 +32,7 @@ class WhatIf:
 
         sites: layers of the graph's main part with codes, each with the float model's own.
         """
-        executor = Executor(graph)
+        executor = Executor(graph, keep_bytes=KEPT)
         changes = {site.y.name or "": self._as_float(site, own) for site, own in sites}
         layers = {site.y.name: site.node.name or "" for site, _ in sites}
         sums: dict[str | None, evaluate.Totals] = {}
