@@ -8,9 +8,8 @@ from dataclasses import dataclass
 import onnx_ir
 
 from ir import ops
-from ir.edit import Edit
 from ir.errors import PipelineError
-from ir.graph import Graph, Node, Value, array, attribute, constant, nodes, rank
+from ir.graph import Graph, Node, Value, attribute, constant, nodes, rank
 from ir.qtype import QType
 
 WRITTEN = "quant.written"
@@ -162,16 +161,3 @@ def bias_of(site: Linear) -> tuple[Node, int] | None:
     size = site.weight.shape[site.output] if site.weight.shape is not None else None
     fits = tensor is not None and list(tensor.shape)[-1:] == [size] and tensor.size == size
     return (use.node, 1 - use.idx) if fits else None
-
-
-def make_float(edit: Edit, site: Linear, original: Linear) -> None:
-    """Let a coded layer read floats: its weight as in the float model, its input before the Encode
-    (unless that input exists as codes only)."""
-    numbers = array(original.weight)
-    assert numbers is not None
-    decodes = [ops.decode_of(site.weight), ops.decode_of(site.x)]
-    edit.set_input(site.node, 1, edit.constant(numbers, f"{original.weight.name}.float"))
-    encode = ops.encode_of(site.x)
-    if encode is not None and WRITTEN not in encode.metadata_props:
-        edit.set_input(site.node, 0, encode.inputs[0])
-    edit.remove_dead(*(node for node in decodes if node is not None))

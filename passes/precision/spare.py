@@ -2,37 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import ClassVar
 
-import numpy as np
-
 from calib.stats import Bins
 from calib.stats.clip_search import range_sqnr
 from ir import ops
-from ir.edit import Edit
-from ir.graph import Graph, array, clone
+from ir.graph import Graph, array
 from ir.verify import Stage
-from passes import evaluate
 from passes.core import Ctx, Effect, Pass, Stat, register
 from passes.ranges import coded_range
-from passes.sites import Linear, linears, make_float
+from passes.sites import Linear, linears
+
+from .candidates import Layer, candidates
+from .free import float_weight, free_values, reads_codes
+from .measure import Measure, linear_of
+
+STORED = 0.3
+"""Weights of freed layers stay codes when all of them in float would win back less than this, in
+dB: the file stays small, and the target decodes them when it loads the model."""
 
 
 @register
 @dataclass(frozen=True)
 class Spare(Pass):
-    """Free layers from their codes, the most harmful first, as long as each wins back enough.
+    """Free layers from their codes, those that win back most per work first.
 
-    rewrite:  y = Decode(Encode(x)) @ Decode(wq) --> y = x @ w
+    rewrite:  y = Decode(Encode(x)) @ Decode(wq) --> y = x @ w   (or x @ Decode(wq))
     shapes:   w as in the float model
-    options:  gain: least SQNR in dB of the outputs that a freed layer must win back; share: largest
-              part of all weights that may become float again; tries: layers measured, those first
-              whose input suffers most from its codes; samples: of the calibration data that are
-              measured on
-    error:    smaller by at least `gain` dB per freed layer, on the samples
+    options:  gain: least SQNR in dB of the outputs that a freed layer, or group of layers, must win
+              back; share: largest part of all multiply-accumulates that may become float again;
+              tries: layers measured, those first whose input suffers most from its codes; samples:
+              of the calibration data that are measured on
+    error:    smaller by at least `gain` dB for what is freed first, half of it for what follows, on
+              the samples
     raises:   nothing; a layer that wins back less is reported with its figure
     source:   the request in microsoft/onnxruntime#13863: "I found the bad layer, how do I keep it
               float?"
@@ -44,53 +48,81 @@ class Spare(Pass):
     needs: ClassVar[frozenset[Stat]] = frozenset({Stat.HISTOGRAM})
     optional: ClassVar[bool] = True
 
-    gain: float = 0.5
-    share: float = 0.1
+    gain: float = 0.25
+    share: float = 0.2
     tries: int = 8
     samples: int = 1
 
     def run(self, graph: Graph, ctx: Ctx) -> None:
         assert ctx.float_graph is not None
         probes = list(islice(iter(ctx.data or ()), self.samples))
-        originals = {site.node.name: site for site in linears(ctx.float_graph)}
-        sites = [s for s in linears(graph) if ops.decode_of(s.weight) is not None]
-        budget = self.share * sum(
-            _weights(originals[s.node.name]) for s in sites if s.node.name in originals
-        )
-        waiting = [s for s in sites if s.node.name in originals and input_sqnr(s, ctx) is not None]
-        waiting = sorted(waiting, key=lambda s: input_sqnr(s, ctx) or 0.0)[: self.tries]
-        if not probes or not waiting:
+        coded = [s for s in linears(graph) if ops.decode_of(s.weight) is not None]
+        if not probes or not coded:
             return
-        reference = evaluate.outputs_of(ctx.float_graph, probes)
-        present = self._db(graph, probes, reference)
-        trials = []
-        for number, site in enumerate(waiting, 1):
-            ctx.progress("measuring layers", number, len(waiting))
-            freed = self._db(_freed(graph, [site], originals), probes, reference)
-            trials.append((freed - present, site))
-        for gain, site in sorted(trials, key=lambda trial: -trial[0]):
-            size = _weights(originals[site.node.name])
-            if gain < self.gain:
-                ctx.skip(site.node, f"float would win back {gain:.1f} dB, less than {self.gain:g}")
-            elif size > budget:
-                ctx.skip(
-                    site.node,
-                    f"float would win back {gain:.1f} dB, but the share of weights is used up",
-                )
-            else:
-                now = self._db(_freed(graph, [site], originals), probes, reference)
-                if now - present < self.gain / 2:
-                    ctx.skip(site.node, "layers freed before it already won its loss back")
-                    continue
-                make_float(ctx.edit, site, originals[site.node.name])
-                ctx.note(f"%{site.y.name} stays float: {present:.1f} -> {now:.1f} dB")
-                ctx.did(site.node)
-                budget, present = budget - size, now
+        measure = Measure(graph, ctx.float_graph, probes)
+        layers = self._layers(coded, measure, ctx)
+        chosen = self._choose(layers, measure, ctx) if layers else set()
+        if chosen:
+            self._free(graph, coded, layers, chosen, measure, ctx)
 
-    @staticmethod
-    def _db(graph: Graph, probes: Sequence, reference: evaluate.Outputs) -> float:
-        found = evaluate.sqnr(reference, evaluate.outputs_of(graph, probes))
-        return float(np.mean(list(found.values())))
+    def _layers(self, coded: list[Linear], measure: Measure, ctx: Ctx) -> list[Layer]:
+        assert ctx.float_graph is not None
+        originals = {site.y.name: site for site in linears(ctx.float_graph)}
+        total = sum(measure.macs.get(site.y.name or "", 0) for site in coded) or 1
+        return [
+            Layer(site, originals[site.y.name], measure.macs[site.y.name or ""] / total,
+                  input_sqnr(site, ctx))
+            for site in coded
+            if site.y.name in originals and site.y.name in measure.macs and reads_codes(site)
+        ]  # fmt: skip
+
+    def _choose(self, layers: list[Layer], measure: Measure, ctx: Ctx) -> set[str]:
+        """Names of the layers to free: the best per work of all that were measured, one by one."""
+        cost = {layer.name: layer.share for layer in layers}
+        groups = candidates(layers, ctx.float_graph, self.share, self.tries)  # type: ignore[arg-type]
+        present = measure.db()
+        trials = []
+        for number, group in enumerate(groups, 1):
+            ctx.progress("measuring layers", number, len(groups))
+            trials.append((measure.db(group) - present, group))
+        work = {group: max(sum(cost[name] for name in group), 1e-3) for group in groups}
+        chosen: set[str] = set()
+        told: dict[str, str] = {}
+        for gain, group in sorted(trials, key=lambda trial: -trial[0] / work[trial[1]]):
+            wider = chosen | group
+            if wider == chosen:
+                continue
+            if gain < self.gain:
+                reason = f"float would win back {gain:.1f} dB, less than {self.gain:g}"
+            elif sum(cost[name] for name in wider) > self.share:
+                reason = f"float would win back {gain:.1f} dB, but the share of work is used up"
+            elif (now := measure.db(wider)) - present < self.gain / 2:
+                reason = "layers freed before it already won its loss back"
+            else:
+                names = ", ".join(f"%{name}" for name in sorted(group - chosen))
+                ctx.note(f"{names} float: {present:.1f} -> {now:.1f} dB")
+                chosen, present = wider, now
+                continue
+            if len(group) == 1:
+                told[next(iter(group))] = reason
+        for layer in layers:
+            if layer.name in told and layer.name not in chosen:
+                ctx.skip(layer.site.node, told[layer.name])
+        return chosen
+
+    def _free(
+        self, graph: Graph, coded: list[Linear], layers: list[Layer], chosen: set[str],
+        measure: Measure, ctx: Ctx,
+    ) -> None:  # fmt: skip
+        stored = measure.db(chosen) - measure.db(chosen, stored=chosen) < STORED
+        free_values(ctx.edit, graph, coded, chosen)
+        for layer in layers:
+            if layer.name not in chosen:
+                continue
+            site = linear_of(layer.site.node)
+            if not stored or reads_codes(site):
+                float_weight(ctx.edit, site, layer.original)
+            ctx.did(site.node)
 
 
 def input_sqnr(site: Linear, ctx: Ctx) -> float | None:
@@ -105,17 +137,3 @@ def input_sqnr(site: Linear, ctx: Ctx) -> float | None:
     bins: Bins = accumulator.result().bins[0]
     qtype = ops.qtype_of(encode)
     return range_sqnr(bins, *coded_range(encode, qtype), 1 << qtype.bits)
-
-
-def _freed(graph: Graph, sites: list[Linear], originals: dict[str | None, Linear]) -> Graph:
-    copy = clone(graph)
-    edit = Edit(copy)
-    named = {site.node.name: site for site in linears(copy)}
-    for site in sites:
-        make_float(edit, named[site.node.name], originals[site.node.name])
-    edit.finish()
-    return copy
-
-
-def _weights(site: Linear) -> int:
-    return int(np.prod(site.weight.shape.numpy())) if site.weight.shape is not None else 0
