@@ -10,10 +10,10 @@ import numpy as np
 from backends.torch import Executor
 from ir import ops
 from ir.edit import Edit
-from ir.analysis.masks import padding_inputs
 from ir.formats import integer
 from ir.graph import Graph, Node, array, clone
 from passes import evaluate
+from passes.padding import valid_rows, without_padding
 from passes.sites import Linear, linear, linears
 
 from .free import float_weight, free_values, reads_codes
@@ -77,21 +77,6 @@ class Measure:
             {k: v if rows is None else without_padding(v, rows) for k, v in out.items()}
             for out, rows in zip(outputs, self._valid, strict=True)
         ]
-
-
-def valid_rows(graph: Graph, feeds: Mapping[str, np.ndarray]) -> np.ndarray | None:
-    """Where a batch holds tokens rather than padding (bool, of the padding input's shape); None
-    when the graph has no such input, or the feeds fill it with other numbers than 0 and 1."""
-    for name in padding_inputs(graph):
-        marks = np.asarray(feeds.get(name, ()))
-        if marks.ndim == 2 and marks.any() and bool(np.isin(marks, (0, 1)).all()):
-            return marks.astype(bool)
-    return None
-
-
-def without_padding(array: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """The rows of valid tokens, when the leading axes are those of the marks; else the array."""
-    return array[rows] if array.shape[: rows.ndim] == rows.shape else array
 
 
 def linear_of(node: Node) -> Linear:

@@ -5,7 +5,7 @@ import onnx.parser
 
 import ir
 from ir.analysis.masks import padding_inputs
-from passes.precision.measure import valid_rows, without_padding
+from passes.padding import valid_rows, without_padding
 
 HEADER = '<ir_version: 10, opset_import: ["": 21]>\n'
 ATTENTION = """
