@@ -47,7 +47,7 @@ class Smooth(Pass):
     effect: ClassVar[Effect] = Effect.EXACT
     optional: ClassVar[bool] = True
 
-    gain: float = 3.0
+    gain: float = 6.0
     samples: int = 4
 
     def run(self, graph: Graph, ctx: Ctx) -> None:

@@ -9,7 +9,7 @@ from ir.analysis.blocks import blocks
 from ir.graph import Graph
 from passes.sites import Linear
 
-PREFIXES = (1, 2, 3, 4, 6, 8)
+PREFIXES = (1, 2, 4, 8)
 """Lengths of the runs of layers from the front: what goes wrong there goes through everything."""
 
 
@@ -39,7 +39,7 @@ def candidates(
     found = [frozenset({name}) for name in worst]
     order = [layer.name for layer in layers]
     found += [frozenset(order[:count]) for count in PREFIXES if count < len(order)]
-    found += [group for group in _blocks(teacher, set(cost)) if group & set(worst)][: tries // 2]
+    found += [group for group in _blocks(teacher, set(cost)) if group & set(worst)][: tries // 4]
     fit = [group for group in found if sum(cost[name] for name in group) <= share]
     return list(dict.fromkeys(fit))
 

@@ -19,7 +19,7 @@ from .candidates import Layer, candidates
 from .free import float_weight, free_values, reads_codes
 from .measure import Measure, linear_of
 
-STORED = 0.3
+STORED = 1.0
 """Weights of freed layers stay codes when all of them in float would win back less than this, in
 dB: the file stays small, and the target decodes them when it loads the model."""
 
