@@ -1,6 +1,6 @@
 """Quantize an ONNX model, build it for ONNX Runtime, save it, load it elsewhere and run it.
 
-    python -m examples.deploy model.onnx calibration.npz model-int8
+python -m examples.deploy model.onnx calibration.npz model-int8
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A torch module to an int8 artifact: capture, look, quantize, build.
 
-    python -m examples.export_torch net-int8
+python -m examples.export_torch net-int8
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ from onnx_ir.passes.common import InlinePass
 
 from . import ops
 from .capture.canonical import lift_constants
+from .capture.infer import infer_quietly
 from .capture.names import fix_names
 from .graph import BY, QUANT_DOMAIN, Graph, Names, Node, Value, graphs
 from .qtype import QType
@@ -273,9 +274,17 @@ class Edit:
             lift_constants(graph)
         for key in [k for k in self.graph.functions if k[0] != QUANT_DOMAIN]:
             self.drop_function(key)
+        used = {node.domain for graph in graphs(self.graph) for node in graph}
+        for domain in [d for d in self.graph.graph.opset_imports if d and d not in used]:
+            del self.graph.graph.opset_imports[domain]
         fix_names(self.graph)
         self.names, self._bodies, self._counts = Names(self.graph), None, None
         self.changes += 1
+        self.infer()
+
+    def infer(self) -> None:
+        """Write what can be inferred of types and shapes on values that have none yet."""
+        infer_quietly(self.graph)
 
     def drop_function(self, key: tuple[str, str, str]) -> None:
         """Forget a local function that nothing calls."""

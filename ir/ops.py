@@ -17,7 +17,7 @@ import onnx_ir
 
 from .errors import PipelineError
 from .formats import integer
-from .graph import IR_VERSION, OPSET, QUANT_DOMAIN, Graph, Names, Node, Value
+from .graph import IR_VERSION, OPSET, QUANT_DOMAIN, Graph, Names, Node, Value, inner_graphs
 from .qtype import QType
 
 OPS = ("Encode", "Decode", "Scale")
@@ -109,12 +109,13 @@ def _type_outputs(node: Node, qtype: QType, source: Value) -> None:
 def define(model: Graph) -> None:
     """Give the model the function of every op of ours that it uses, and drop the unused ones."""
     used = {}
-    for graph in [model.graph, *(f.graph for f in model.functions.values())]:
-        for node in graph.all_nodes():
-            if is_op(node):
-                used[node.op_identifier()] = node
-        if graph is model.graph and used:
-            graph.opset_imports.setdefault(QUANT_DOMAIN, 1)
+    for top in [model.graph, *(f.graph for f in model.functions.values())]:
+        for graph in (top, *inner_graphs(top)):
+            used.update((node.op_identifier(), node) for node in graph if is_op(node))
+        if top is model.graph and used:
+            top.opset_imports.setdefault(QUANT_DOMAIN, 1)
+    if not used:
+        model.graph.opset_imports.pop(QUANT_DOMAIN, None)
     for key in [k for k in model.functions if k[0] == QUANT_DOMAIN and k not in used]:
         del model.functions[key]
     for key, node in used.items():

@@ -79,7 +79,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="ptqc",
         description="Make a trained model smaller and faster by quantizing it after training.",
-        epilog=_paragraphs(__doc__.split("\n\n")[1], _overview()),
+        epilog=_paragraphs((__doc__ or "").split("\n\n")[1], _overview()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")

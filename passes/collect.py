@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -16,7 +17,6 @@ from .core import Ctx, Effect, Pass, Stat, register
 from .placement import ACTIVATION, WEIGHT, candidates, plan
 from .sites import SOUGHT, linears
 
-_PER_CHANNEL = {Stat.MOMENTS}
 _LINEAR_INPUTS = {Stat.MOMENTS, Stat.GRAM}
 
 
@@ -46,16 +46,11 @@ class Collect(Pass):
     def run(self, graph: Graph, ctx: Ctx) -> None:
         if ctx.data is None:
             raise PassError("there is no calibration data", hint="pass data=... (--calib)")
-        inputs = {site.x.name: site.x for site in linears(graph)}
-        axes = {site.x.name: site.channel_axis for site in linears(graph)}
-        coded = {value.name: value for value in candidates(graph, ctx.target)}
         wants: dict[str, list[accumulators.Stat]] = {}
         keys: dict[str, list[Stat]] = {}
-        for stat in self.stats:
-            for name, value in (inputs if stat in _LINEAR_INPUTS else coded).items():
-                made = _accumulator(stat, value, axes.get(name))
-                wants.setdefault(name, []).append(made)  # type: ignore[arg-type]
-                keys.setdefault(name, []).append(stat)  # type: ignore[arg-type]
+        for name, stat, made in self._wanted(graph, ctx):
+            wants.setdefault(name, []).append(made)
+            keys.setdefault(name, []).append(stat)
         if not wants:
             for node, reason in plan(graph, ctx.target, ACTIVATION, WEIGHT).refused:
                 ctx.skip(node, reason)
@@ -69,12 +64,39 @@ class Collect(Pass):
             for stat, accumulator in zip(keys[name], made, strict=True):
                 if accumulator.batches:
                     ctx.stats.setdefault(stat, {})[name] = accumulator
-            ctx.did(f"%{name}")
+            if any(accumulator.batches for accumulator in made):
+                ctx.did(f"%{name}")
+            else:
+                ctx.skip(f"%{name}", "the data never reached it, or it was wholly masked")
+
+    def _wanted(self, graph: Graph, ctx: Ctx) -> Iterator[tuple[str, Stat, accumulators.Stat]]:
+        """(value name, statistic, fresh accumulator)."""
+        if self._per_layer:
+            for value, axis in _layer_inputs(graph, ctx):
+                for stat in self._per_layer:
+                    yield value.name or "", stat, accumulators.BY_NAME[stat.value](axis=axis)
+        ranges = [stat for stat in self.stats if stat not in _LINEAR_INPUTS]
+        if not ranges:
+            return
+        for value in candidates(graph, ctx.target):
+            for stat in ranges:
+                yield value.name or "", stat, accumulators.BY_NAME[stat.value]()
+
+    @property
+    def _per_layer(self) -> list[Stat]:
+        return [stat for stat in self.stats if stat in _LINEAR_INPUTS]
 
 
-def _accumulator(stat: Stat, value: Value, axis: int | None) -> accumulators.Stat:
-    made = accumulators.BY_NAME[stat.value]
-    if stat not in _LINEAR_INPUTS:
-        return made()
-    axes = rank(value)
-    return made(axis=axis if axis is None or axis >= 0 or axes is None else axes + axis)
+def _layer_inputs(graph: Graph, ctx: Ctx) -> Iterator[tuple[Value, int]]:
+    """Inputs of linear layers with the axis that is contracted (from the front where known)."""
+    found: dict[str, tuple[Value, set[int]]] = {}
+    for site in linears(graph):
+        axes, axis = rank(site.x), site.channel_axis
+        if axis < 0 and axes is not None:
+            axis += axes
+        found.setdefault(site.x.name or "", (site.x, set()))[1].add(axis)
+    for value, channels in found.values():
+        if len(channels) > 1:
+            ctx.skip(value, f"layers read it along different axes {sorted(channels)}")
+        else:
+            yield value, channels.pop()

@@ -18,7 +18,7 @@ from ir.edit import Edit
 from ir.errors import PassError
 from ir.graph import Graph, Node, clone, constant, nodes
 
-from .evaluate import to_numpy
+from .evaluate import add_finite, held_db, to_numpy
 from .sites import linears
 
 Feeds = dict[str, np.ndarray]
@@ -52,10 +52,19 @@ class WinBack:
 
 
 def compare(float_graph: Graph, quantized: Graph, batches: Iterable[Feeds]) -> list[ValueGap]:
-    """SQNR and cosine of every float value that both graphs compute, worst first."""
+    """SQNR and cosine of every float value that both graphs compute, worst first.
+
+    raises: PassError when the graphs share no value name.
+    """
+    return sorted(gaps(float_graph, quantized, batches), key=lambda row: held_db(row.sqnr_db))
+
+
+def gaps(float_graph: Graph, quantized: Graph, batches: Iterable[Feeds]) -> list[ValueGap]:
+    """The rows of `compare`, in the order in which the quantized graph computes them."""
     reference, tested = Executor(float_graph), Executor(quantized)
     makers = {v.name: n for n in nodes(quantized) for v in n.outputs if v.name}
-    common = [name for name in _computed(float_graph) if name in makers]
+    known = set(_computed(float_graph))
+    common = [name for name in makers if name in known]
     if not common:
         raise PassError(
             "the two graphs share no value name",
@@ -65,26 +74,25 @@ def compare(float_graph: Graph, quantized: Graph, batches: Iterable[Feeds]) -> l
     outputs = {v.name for v in quantized.graph.outputs}
     for feeds in batches:
         _compare_batch(reference, tested, feeds, sums)
-    rows = [
+    return [
         ValueGap(name, makers[name].op_type, gap.sqnr_db, gap.cosine, name in outputs)
         for name, total in sums.items()
         if total.elements
         for gap in [total.result()]
     ]
-    return sorted(rows, key=lambda row: row.sqnr_db)
 
 
 def _compare_batch(reference: Executor, tested: Executor, feeds: Feeds, sums) -> None:
-    held: dict[str, np.ndarray] = {}
+    held: dict[str, list[np.ndarray]] = {}  # a value in a loop's body is computed many times
 
     def hold(name: str):
-        return lambda tensor: held.__setitem__(name, to_numpy(tensor))
+        return lambda tensor: held.setdefault(name, []).append(to_numpy(tensor))
 
     def add(name: str):
         def look(tensor) -> None:
-            now, before = to_numpy(tensor), held.pop(name, None)
+            now, before = to_numpy(tensor), held[name].pop(0) if held.get(name) else None
             if before is not None and before.shape == now.shape and before.dtype.kind == "f":
-                sums[name].add(before, now)
+                add_finite(sums[name], before, now)
 
         return look
 
@@ -118,7 +126,8 @@ def win_back(
     for layer in layers:
         freed = with_float_layer(quantized, layer)
         after = _outputs_db(freed, held, reference)
-        found.append(WinBack(layer.name, layer.nodes[0].op_type, after, after - before))
+        gain = held_db(after) - held_db(before)
+        found.append(WinBack(layer.name, layer.nodes[0].op_type, after, gain))
     return sorted(found, key=lambda w: -w.gain_db)
 
 
@@ -191,5 +200,5 @@ def _outputs_db(graph: Graph, held: list[Feeds], reference: list) -> float:
     for feeds, wanted in zip(held, reference, strict=True):
         for (_, a), (_, b) in zip(wanted.items(), executor.run(feeds).items(), strict=True):
             if a.is_floating_point():
-                total.add(to_numpy(a), to_numpy(b))
+                add_finite(total, to_numpy(a), to_numpy(b))
     return total.result().sqnr_db

@@ -21,7 +21,7 @@ import numpy as np
 
 from backends.base import Target
 from ir.edit import Edit
-from ir.errors import describe
+from ir.errors import PassError, describe
 from ir.graph import Graph
 from ir.verify import Stage
 
@@ -83,18 +83,15 @@ class Pass(ABC):
 
 def option_text(value: Any) -> str:
     """An option's value as pipelines write it; `passes.pipeline` reads it back."""
-    if isinstance(value, bool):
+    if value is None or isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, Enum):
         return value.value
     if isinstance(value, tuple):
         return "[" + " ".join(option_text(part) for part in value) + "]"
     text = repr(value) if isinstance(value, float) else str(value)
-    return f"'{text}'" if any(c in text for c in "{}|,=[] '") and not _plain(text) else text
-
-
-def _plain(text: str) -> bool:
-    return not any(c in text for c in "{}|,[] '")
+    plain = text.split() == [text] and text.lower() != "none" and not set(text) & set("{}|,[]'")
+    return text if plain else "'" + text.replace("'", "''") + "'"
 
 
 P = TypeVar("P", bound=type[Pass])
@@ -104,7 +101,9 @@ REGISTRY: dict[str, type[Pass]] = {}
 def register(cls: P) -> P:
     """Make a pass known by its name. A name used twice is an error, never an override."""
     other = REGISTRY.get(cls.name)
-    if other is not None and other.__qualname__ != cls.__qualname__:
+    if other is not None and (other.__module__, other.__qualname__) != (
+        cls.__module__, cls.__qualname__
+    ):  # fmt: skip
         raise ValueError(
             f"pass name '{cls.name}' of {cls.__module__} is taken by {other.__module__}; rename one"
         )
@@ -134,7 +133,7 @@ class Ctx:
     stats: dict[Stat, dict[str, Any]] = field(default_factory=dict)
     data: Iterable[dict[str, np.ndarray]] | None = None
     float_graph: Graph | None = None
-    """The last FLOAT graph: teacher, residual and yardstick. Never changed."""
+    """The last FLOAT graph: teacher, residual and yardstick. Never changed. See `teacher`."""
     seed: int = 0
     checkpoint: Path | None = None
     """Where a long walk over the data may save how far it is, and go on from when it is there."""
@@ -142,6 +141,15 @@ class Ctx:
     sites: list[str] = field(default_factory=list)
     skips: list[Skip] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+
+    def teacher(self) -> Graph:
+        """The last FLOAT graph; PassError when the run began with a coded graph and no model."""
+        if self.float_graph is None:
+            raise PassError(
+                "the float model is not known",
+                hint="give run(..., float_graph=) the model as it was",
+            )
+        return self.float_graph
 
     def did(self, site: object) -> None:
         """Report one site as changed."""

@@ -28,19 +28,22 @@ from .pipeline import Pipeline
 class State:
     """What a step saw besides the graph."""
 
+    number: int
     seed: int
     target: str
+    check: str
     stats: dict[Stat, dict[str, Any]] = field(default_factory=dict)
     probes: list[dict[str, np.ndarray]] = field(default_factory=list)
+    float_graph: Graph | None = None
+    """Of a coded graph: the last FLOAT one."""
 
 
-def save(
-    parent: Path, graph: Graph, pipeline: Pipeline, number: int, error: BaseException, state: State
-) -> Path:
-    """Write the folder `ptqc-crash-<step>` below `parent`; returns it. OutputError when it
-    cannot."""
-    rest = Pipeline(*pipeline.steps[number - 1 :])
-    folder = parent / f"ptqc-crash-{number:02d}-{rest.steps[0].name}"
+def save(parent: Path, graph: Graph, rest: Pipeline, error: BaseException, state: State) -> Path:
+    """Write the folder `ptqc-crash-<number>-<step>` below `parent`; returns it.
+
+    rest: the failing step and those behind it. raises: OutputError when it cannot be written.
+    """
+    folder = parent / f"ptqc-crash-{state.number:02d}-{rest.steps[0].name}"
     told = (
         str(error) if isinstance(error, PtqcError) else "".join(traceback.format_exception(error))
     )
@@ -50,11 +53,14 @@ def save(
         (folder / "graph.txt").write_text(show(graph), "utf-8")
         (folder / "pipeline.txt").write_text(f"{rest}\n", "utf-8")
         (folder / "error.txt").write_text(f"{told}\n", "utf-8")
-        facts = {"seed": state.seed, "target": state.target, "step": number}
-        (folder / "run.json").write_text(json.dumps(facts, indent=1), "utf-8")
+        if state.float_graph is not None:
+            save_graph(state.float_graph, folder / "float.onnx")
         accumulators.save(folder / "stats.npz", _by_value(state.stats))
         for i, feeds in enumerate(state.probes):
-            np.savez(folder / f"probe{i}.npz", allow_pickle=False, **feeds)
+            np.savez(folder / f"probe{i}.npz", *feeds.values())
+        facts = {key: getattr(state, key) for key in ("number", "seed", "target", "check")}
+        facts["inputs"] = [list(feeds) for feeds in state.probes]
+        (folder / "run.json").write_text(json.dumps(facts, indent=1), "utf-8")
     except OSError as problem:
         raise OutputError(f"cannot write the crash folder: {problem}", at=folder) from problem
     return folder
@@ -69,22 +75,30 @@ def load(folder: Path) -> tuple[Graph, Pipeline, State]:
     facts = json.loads((folder / "run.json").read_text("utf-8"))
     graph = ir.capture(folder / "graph.onnx")
     pipeline = Pipeline.parse((folder / "pipeline.txt").read_text("utf-8"))
-    probes = [dict(np.load(path)) for path in sorted(folder.glob("probe*.npz"))]
+    probes = [
+        dict(zip(names, np.load(folder / f"probe{i}.npz").values(), strict=True))
+        for i, names in enumerate(facts["inputs"])
+    ]
+    teacher = folder / "float.onnx"
     stats: dict[Stat, dict[str, Any]] = {}
     for name, made in accumulators.load(folder / "stats.npz")[0].items():
         for accumulator in made:
             stats.setdefault(Stat(accumulator.name), {})[name] = accumulator
-    return graph, pipeline, State(facts["seed"], facts["target"], stats, probes)
+    return graph, pipeline, State(
+        facts["number"], facts["seed"], facts["target"], facts["check"], stats, probes,
+        ir.capture(teacher) if teacher.is_file() else None,
+    )  # fmt: skip
 
 
 def repeat(folder: Path):
     """Run a crash folder's graph through the rest of its pipeline, on the probes it saved."""
-    from .run import run
+    from .run import Check, run
 
     graph, pipeline, state = load(folder)
     return run(
         graph, pipeline, data=state.probes or None, target=state.target, seed=state.seed,
-        stats=state.stats,
+        check=Check[state.check], stats=state.stats, float_graph=state.float_graph,
+        first=state.number,
     )  # fmt: skip
 
 

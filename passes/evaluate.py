@@ -17,12 +17,13 @@ from backends.torch import Executor
 from backends.torch.constants import FOLD_LIMIT
 from backends.torch.dtypes import to_numpy as as_array
 from calib import metrics
-from ir.errors import BackendError
-from ir.graph import Graph
+from ir.errors import BackendError, describe
+from ir.graph import Graph, Node
 
 TOLERANCE = 1e-5
 Feeds = Mapping[str, np.ndarray]
 Outputs = list[dict[str, np.ndarray]]
+Totals = dict[str, metrics.Difference]
 
 
 def outputs_of(graph: Graph, probes: Sequence[Feeds], dtype: torch.dtype | None = None) -> Outputs:
@@ -34,6 +35,18 @@ def outputs_of(graph: Graph, probes: Sequence[Feeds], dtype: torch.dtype | None 
 
 def to_numpy(value) -> np.ndarray:
     return np.asarray(as_array(value))
+
+
+@dataclass(frozen=True)
+class Place:
+    """A value, the node that computes it, and how far it moved."""
+
+    value: str
+    node: Node
+    relative: float
+
+    def __str__(self) -> str:
+        return f"%{self.value} of {describe(self.node)} ({self.relative:.1e})"
 
 
 @dataclass(frozen=True)
@@ -60,15 +73,16 @@ def difference(before: Outputs, after: Outputs) -> Difference:
 
 
 def relative_difference(a: np.ndarray, b: np.ndarray) -> float:
-    """max|a - b| / max|a|; infinite for other shapes, or where one side is NaN or infinite
-    alone."""
-    if a.shape != b.shape:
+    """max|a - b| / max|a|; infinite for other types or shapes, where one side is NaN or infinite
+    alone, and where whole numbers, booleans or texts differ at all."""
+    if a.shape != b.shape or a.dtype != b.dtype:
         return float("inf")
     if a.size == 0:
         return 0.0
-    if a.dtype.kind not in "fc" and a.dtype.name not in ("bfloat16", "float16"):
+    if a.dtype.kind not in "fc" and a.dtype.name != "bfloat16":
         return 0.0 if np.array_equal(a, b) else float("inf")
-    a, b = a.astype(np.float64), b.astype(np.float64)
+    wide = np.complex128 if a.dtype.kind == "c" else np.float64
+    a, b = a.astype(wide), b.astype(wide)
     finite = np.isfinite(a)
     if (
         not np.array_equal(a[~finite], b[~finite], equal_nan=True)
@@ -92,22 +106,57 @@ def same_function(before: Graph, after: Graph, probes: Sequence[Feeds]) -> Diffe
 
 
 def sqnr(before: Outputs, after: Outputs) -> dict[str, float]:
-    """SQNR in dB of every float output, over all probes but not where `before` is infinite (a model
-    may well return -inf where it forbids something)."""
-    totals: dict[str, metrics.Difference] = {}
+    """SQNR in dB of every float output, over all probes; see `add`."""
+    totals: Totals = {}
     for one, two in zip(before, after, strict=True):
         for (name, a), (_, b) in zip(one.items(), two.items(), strict=True):
-            if (a.dtype.kind == "f" or a.dtype.name == "bfloat16") and a.size:
-                finite = ~np.isinf(a) if a.shape == b.shape else slice(None)
-                totals.setdefault(name, metrics.Difference()).add(a[finite], b[finite])
+            add(totals, name, a, b)
     return {name: total.result().sqnr_db for name, total in totals.items() if total.elements}
 
 
-def first_divergence(before: Graph, after: Graph, feeds: Feeds) -> tuple[str, float] | None:
+def add(totals: Totals, name: str, before: np.ndarray, after: np.ndarray) -> None:
+    """Count one output, if it is of floats and holds any (see `add_finite`)."""
+    if (before.dtype.kind == "f" or before.dtype.name == "bfloat16") and before.size:
+        add_finite(totals.setdefault(name, metrics.Difference()), before, after)
+
+
+def add_finite(total: metrics.Difference, reference: np.ndarray, test: np.ndarray) -> None:
+    """Add a pair whose reference may hold infinities (masks) or NaN: these must be equal in `test`,
+    or the total becomes NaN; everything else counts as usual."""
+    finite = np.isfinite(reference)
+    if finite.all() or reference.shape != test.shape:
+        total.add(reference, test)
+    elif np.array_equal(reference[~finite], test[~finite], equal_nan=True):
+        total.add(reference[finite], test[finite])
+    else:
+        total.add(np.ones(1), np.full(1, np.nan))
+
+
+LIMIT_DB = 140.0
+"""Float32 cannot tell more: equal outputs count as this much in means, and NaN as minus this."""
+
+
+def mean_db(found: Mapping[str, float]) -> float:
+    """Mean SQNR over outputs in dB, each held within +-LIMIT_DB; LIMIT_DB without outputs."""
+    return float(np.mean([held_db(db) for db in found.values()])) if found else LIMIT_DB
+
+
+def worst_db(found: Mapping[str, float]) -> float:
+    """Least SQNR over outputs in dB, held within +-LIMIT_DB; LIMIT_DB without outputs."""
+    return min((held_db(db) for db in found.values()), default=LIMIT_DB)
+
+
+def held_db(db: float) -> float:
+    """A figure fit for means and sorting: within +-LIMIT_DB, NaN at the lower end."""
+    return -LIMIT_DB if np.isnan(db) else float(np.clip(db, -LIMIT_DB, LIMIT_DB))
+
+
+def first_divergence(before: Graph, after: Graph, feeds: Feeds) -> Place | None:
     """The first value, in the order of `after`, that both graphs name and that differs.
 
     Names say what a value means (docs/architecture.md), so this is where a rewrite went wrong.
     """
+    makers = {v.name: node for node in after.graph for v in node.outputs}
     names = _float_names(before) & _float_names(after)
     kept: dict[str, np.ndarray] = {}
 
@@ -115,13 +164,13 @@ def first_divergence(before: Graph, after: Graph, feeds: Feeds) -> tuple[str, fl
         return lambda tensor: kept.__setitem__(name, to_numpy(tensor))
 
     Executor(before).run(feeds, watch={name: keep(name) for name in names})
-    found: list[tuple[str, float]] = []
+    found: list[Place] = []
 
     def compare(name: str):
         def look(tensor) -> None:
             relative = relative_difference(kept[name], to_numpy(tensor))
             if not relative <= TOLERANCE and not found:
-                found.append((name, relative))
+                found.append(Place(name, makers[name], relative))
 
         return look
 

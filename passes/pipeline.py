@@ -2,7 +2,8 @@
 
     collect{histogram} | place{w=i8@0x1*f32,a=u8@0*f32+u8} | rtn
 
-Options are the pass's dataclass fields; a lone value fills the first one. Tuples are `[a b c]`.
+Options are the pass's dataclass fields; a lone value fills the first one. Tuples are `[a b c]`,
+nothing is `none`, and text with spaces or punctuation is put in quotes: `'it''s'`.
 `str(pipeline)` parses back to an equal pipeline.
 """
 
@@ -50,7 +51,9 @@ class Pipeline:
     def replace(self, name: str, *new: Pass) -> Pipeline:
         """The same pipeline with every step called `name` exchanged for `new`."""
         if not any(step.name == name for step in self.steps):
-            raise PipelineError(f"no step '{name}' to replace in '{self}'")
+            raise PipelineError(
+                f"no step '{name}' to replace in '{self}'", hint="name one of its steps"
+            )
         steps = [p for step in self.steps for p in (new if step.name == name else (step,))]
         return Pipeline(*steps)
 
@@ -120,18 +123,27 @@ def build(cls: type[Pass], options: str) -> Pass:
         key, found, value = (piece.strip() for piece in part.partition("="))
         if not found or (key not in known and i == 0 and known and not key.isidentifier()):
             if i > 0 or not known:
-                raise PipelineError(f"option '{part.strip()}' of '{cls.name}' has no value")
+                raise PipelineError(
+                    f"option '{part.strip()}' of '{cls.name}' has no value", hint="write key=value"
+                )
             key, value = next(iter(known)), part.strip()
         if key not in known:
             raise PipelineError(
                 f"'{cls.name}' has no option '{key}'",
                 hint=f"its options are {', '.join(known)}" if known else "it has no options",
             )
+        if key in values:
+            raise PipelineError(
+                f"option '{key}' of '{cls.name}' is given twice", hint="leave one of them out"
+            )
         values[key] = read(value, hints[key], f"{cls.name}.{key}")
     try:
         return cls(**values)
     except (TypeError, ValueError) as error:
-        raise PipelineError(f"'{cls.name}{{{options}}}': {error}") from error
+        raise PipelineError(
+            f"'{cls.name}{{{options}}}': {error}",
+            hint=f"`ptqc explain {cls.name}` lists its options",
+        ) from error
 
 
 def read(text: str, kind: object, what: str) -> object:
@@ -145,7 +157,7 @@ def read(text: str, kind: object, what: str) -> object:
         inner = text[1:-1] if text.startswith("[") and text.endswith("]") else text
         return tuple(read(part, arguments[0], what) for part in split(inner.strip(), " ") if part)
     if text.startswith("'") and text.endswith("'") and len(text) > 1:
-        text = text[1:-1]
+        text = text[1:-1].replace("''", "'")
     try:
         if kind is bool:
             return {"true": True, "false": False}[text.lower()]

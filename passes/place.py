@@ -130,7 +130,7 @@ class Place(Pass):
         for node, index in uses:
             if node.graph not in decodes:  # a body: its kernel wants the Decode beside it
                 inner = ctx.edit.quant("Decode", self.a, [encode.outputs[0], *parts], like=name,
-                                       before=node.graph[0])  # fmt: skip
+                                       before=node.graph[0])  # type: ignore[index]  # fmt: skip
                 decodes[node.graph] = inner.outputs[0]
             ctx.edit.set_input(node, index, decodes[node.graph])
         if written and value.is_graph_output():

@@ -20,7 +20,7 @@ from ir.graph import Graph, Node, Value, constant, nodes
 from ir.qtype import QType
 
 from .select import select
-from .sites import SMALL_TABLE, Linear, linears, near_miss, tables
+from .sites import SMALL_TABLE, WITH_WEIGHTS, Linear, linears, near_miss, tables
 
 ACTIVATION = QType.parse("u8@0*f32+u8")
 WEIGHT = QType.parse("i8@0x1*f32")
@@ -65,10 +65,15 @@ def plan(
     """Decide. `keep`: selectors (passes/select.py) of layers that stay float. `reached`: names of
     the values whose range is known; None: all are."""
     made = Plan()
-    made.refused += [(n, reason) for n in nodes(graph) if (reason := near_miss(n))]
-    functions = {f.graph for f in graph.functions.values()}
+    functions = {g for f in graph.functions.values() for g in (f.graph, *f.graph.subgraphs())}
+    for node in nodes(graph):
+        reason = near_miss(node)
+        if node.graph in functions and not node.domain and node.op_type in WITH_WEIGHTS:
+            reason = "it stands in a local function: put inline before"
+        if reason:
+            made.refused.append((node, reason))
     masked = masked_values(graph)
-    sites = list(linears(graph))
+    sites = [site for site in linears(graph) if site.node.graph not in functions]
     kept: dict[int, str] = {}
     for text in keep:
         kept |= dict.fromkeys(select(text, [s.node for s in sites]), text)
@@ -77,8 +82,6 @@ def plan(
             made.refused.append((site.node, f"kept float by '{kept[id(site.node)]}'"))
             continue
         misfit = site.misfit(weight) if weight is not None else ""
-        if site.node.graph in functions:
-            misfit = "it stands in a local function: put inline before"
         if misfit:
             made.refused.append((site.node, misfit))
             continue

@@ -47,7 +47,13 @@ def _load() -> bool:
         if parts[1] not in _NOT_PASSES and not parts[1].startswith("_"):
             importlib.import_module(module.name)
     for plugin in metadata.entry_points(group=PLUGINS):
-        plugin.load()
+        try:
+            plugin.load()
+        except Exception as error:  # whatever somebody else's module does on import
+            raise PipelineError(
+                f"the passes of '{plugin.name}' ({plugin.value}) cannot be loaded: {error}",
+                hint="repair or uninstall that package",
+            ) from error
     return True
 
 

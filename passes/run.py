@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -18,18 +17,16 @@ import calib
 from backends.base import Target
 from ir import ops
 from ir.edit import Edit
-from ir.errors import DataError, PassError, PtqcError, VerifyError
-from ir.graph import Graph, clone, constant, nodes
+from ir.errors import PassError, PtqcError, VerifyError
+from ir.graph import Graph, clone, constant, few_collections, nodes
 from ir.verify import Stage, stage_of, verify
 
 from . import crash, evaluate
 from .core import Ctx, Effect, Pass, Progress, Stat
 from .pipeline import Pipeline, check_order
+from .probe import probes
 from .report import Report, StepReport
 from .watch import Observer
-
-PROBES = 4
-"""Inputs that every step's promise is checked on: the first samples of the data, or random ones."""
 
 
 class Check(Enum):
@@ -46,7 +43,8 @@ class Result:
 
     graph: Graph
     report: Report
-    float_graph: Graph
+    float_graph: Graph | None
+    """The last FLOAT graph: `graph` itself while nothing is coded; None when it came in coded."""
     stats: dict[Stat, dict] = field(default_factory=dict)
 
     @property
@@ -54,6 +52,7 @@ class Result:
         return self.report.pipeline
 
 
+@few_collections()
 def run(
     graph,
     pipeline: str | Pipeline,
@@ -66,6 +65,8 @@ def run(
     crash_dir: str | Path | None = None,
     progress: Progress | None = None,
     stats: dict[Stat, dict] | None = None,
+    float_graph: Graph | None = None,
+    first: int = 1,
     checkpoint: str | Path | None = None,
 ) -> Result:
     """Apply a pipeline (or a recipe's name) to a graph; the caller's graph is never touched.
@@ -73,7 +74,9 @@ def run(
     graph: an `ir.Graph`, or anything `ir.capture` reads. data: what `calib.data.load` reads.
     crash_dir: where a failing step leaves its graph and the rest of the pipeline; None: nowhere.
     progress: called as (what, done, total) during long work.
-    stats: statistics collected before (a `Result.stats`), for pipelines that go on from there.
+    stats, float_graph: statistics and float model of an earlier `Result`, for pipelines that go on
+    from its coded graph; SQNR is then measured against that float model.
+    first: the first step's number, for seeds and messages; crash folders go on counting.
     checkpoint: a path; `<path>.step<number>` holds how far that step's walk over the data is, so
     that a run that was stopped goes on from there. Gone when the walk ends.
     Raises PipelineError before any work, PassError or VerifyError with the step's number.
@@ -96,20 +99,30 @@ def run(
         verify(work, stage)
     loop = _Loop(work, source, pipeline, target, batches, check, seed, tuple(watch), progress)
     loop.checkpoint = None if checkpoint is None else Path(checkpoint)
-    loop.stats = {stat: dict(values) for stat, values in (stats or {}).items()}
-    loop.report = Report(str(pipeline), seed, target.name)
-    for number, step in enumerate(pipeline, 1):
+    loop.begin(stats, float_graph, first)
+    for number, step in enumerate(pipeline, first):
         try:
             loop.step(number, step)
         except Exception as error:
             if crash_dir is not None:
-                crash.save(
-                    Path(crash_dir), loop.before(number), pipeline, number, error, loop.state()
-                )
+                _leave(Path(crash_dir), loop, number, error)
             raise
     loop.report.seconds = time.perf_counter() - started
     loop.report.peak_bytes = peak_bytes()
-    return Result(loop.graph, loop.report, loop.float_graph, loop.stats)
+    last = loop.graph if stage_of(loop.graph) is Stage.FLOAT else loop.float_graph
+    return Result(loop.graph, loop.report, last, loop.stats)
+
+
+def _leave(parent: Path, loop: _Loop, number: int, error: Exception) -> None:
+    """Write the crash folder and note on the error where it is, or why there is none."""
+    try:
+        before = loop.before(number)
+        rest = Pipeline(*loop.pipeline.steps[number - loop.first :])
+        folder = crash.save(parent, before.graph, rest, error, before.state(number))
+    except Exception as problem:  # the step's own error matters more
+        error.add_note(f"no crash folder was written: {problem}")
+    else:
+        error.add_note(f"crash folder: {folder}; repeat with `python -m passes {folder}`")
 
 
 def peak_bytes() -> int:
@@ -129,42 +142,57 @@ class _Loop:
         self.graph: Graph = graph
         self.source: Graph = source
         self.pipeline: Pipeline = pipeline
-        self.float_graph: Graph = source
+        self.float_graph: Graph | None = source if stage_of(source) is Stage.FLOAT else None
         self.target, self.batches, self.check, self.seed = target, batches, level, seed
         self.watch: Sequence[Observer] = watch
         self.progress = progress
         self.stats: dict[Stat, dict] = {}
+        self.first = 1
+        self._given: tuple = ()
         self.checkpoint: Path | None = None
         self._probes: list[dict[str, np.ndarray]] | None = None
         self._original: evaluate.Outputs | None = None
         self._last: evaluate.Outputs | None = None
 
-    def state(self) -> crash.State:
-        """What a later run needs to repeat the present step."""
-        return crash.State(self.seed, self.target.name, self.stats, self._probe())
+    def begin(self, stats: dict[Stat, dict] | None, float_graph: Graph | None, first: int) -> None:
+        """What an earlier run left."""
+        self._given = (stats, float_graph, first)
+        self.stats = {stat: dict(values) for stat, values in (stats or {}).items()}
+        self.float_graph, self.first = float_graph or self.float_graph, first
+        self.report = Report(str(self.pipeline), self.seed, self.target.name)
 
-    def before(self, number: int) -> Graph:
-        """The graph as it was before step `number`: made again, for keeping a copy per step costs
+    def state(self, number: int) -> crash.State:
+        """What a later run needs to repeat step `number`, which comes next."""
+        known = None if stage_of(self.graph) is Stage.FLOAT else self.float_graph
+        return crash.State(
+            number, self.seed, self.target.name, self.check.name, self.stats, self._probe(), known
+        )
+
+    def before(self, number: int) -> _Loop:
+        """The run as it stood before step `number`: made again, for keeping a copy per step costs
         more."""
         again = _Loop(
             clone(self.source), self.source, self.pipeline, self.target, self.batches, Check.NONE,
             self.seed, (), None,
         )  # fmt: skip
-        again.report = Report("", self.seed, self.target.name)
-        for earlier, step in enumerate(self.pipeline, 1):
+        again.begin(*self._given)
+        for earlier, step in enumerate(self.pipeline, self.first):
             if earlier == number:
                 break
             again.step(earlier, step)
-        return again.graph
+        again.check = self.check
+        return again
 
     def step(self, number: int, step: Pass) -> None:
         """Run one step and check all that it claims."""
         for observer in self.watch:
             observer.before(number, step, self.graph)
         stage = stage_of(self.graph)
-        comparing = self.check is Check.COMPARE and step.effect is not Effect.NOTES
-        if comparing and self._last is None:
-            self._original = self._last = self._outputs()
+        comparing = self.check is Check.COMPARE
+        if comparing and step.effect is Effect.EXACT and self._last is None:
+            self._last = self._outputs()
+        if comparing and step.effect is not Effect.NOTES and self._original is None:
+            self._original = self._reference()
         if stage is Stage.FLOAT and step.makes not in (None, Stage.FLOAT):
             self.float_graph = clone(self.graph)
         report = StepReport(
@@ -217,64 +245,53 @@ class _Loop:
             if step.makes is not None and stage is not step.makes:
                 raise VerifyError(f"'{step.name}' makes {step.makes.name} but left {stage.name}")
             verify(self.graph, stage)
+        touched = report.changes or (report.sites and step.effect is not Effect.NOTES)
         pending = step.effect is Effect.LOSSY and _to_be_rounded(self.graph)
         if pending:
             report.notes.append("weights are still to be rounded: outputs are compared after that")
-        elif comparing and report.changes:
+            self._last = None
+        elif comparing and touched:
             now = self._outputs()
-            if step.effect is Effect.EXACT:
-                self._check_exact(step, report, now)
-            else:
+            if step.effect is Effect.LOSSY:
                 report.sqnr = evaluate.sqnr(self._original, now)  # type: ignore[arg-type]
+            else:
+                self._check_exact(step, report, now)
             self._last = now
         elif comparing and step.effect is Effect.EXACT:
             report.difference = 0.0
         report.check_seconds = time.perf_counter() - started
 
-    def _check_exact(self, step: Pass, report: StepReport, now) -> None:
-        found = evaluate.difference(self._last, now)  # type: ignore[arg-type]
-        report.difference = found.relative
-        if found.ok:
-            return
-        before = self.before(report.number)
+    def _check_exact(self, step: Pass, report: StepReport, now: evaluate.Outputs) -> None:
+        if self._last is not None:
+            report.difference = evaluate.difference(self._last, now).relative
+            if report.difference <= evaluate.TOLERANCE:
+                return
+        before = self.before(report.number).graph
         found = evaluate.same_function(before, self.graph, self._probe())
         report.difference = found.relative
         if found.ok:
             return
-        where = evaluate.first_divergence(before, self.graph, self._probe()[0])
-        place = f"; first at %{where[0]} ({where[1]:.1e})" if where else ""
+        place = evaluate.first_divergence(before, self.graph, self._probe()[0])
         raise VerifyError(
-            f"'{step.name}' claims EXACT but moved output %{found.output} by "
-            f"{found.relative:.1e} of its range (allowed {evaluate.TOLERANCE:.0e}){place}",
+            f"'{step.name}' claims {step.effect.name} but moved output %{found.output} by "
+            f"{found.relative:.1e} of its range (allowed {evaluate.TOLERANCE:.0e})"
+            + (f"; first at {place}" if place else ""),
             hint="this is a defect of the pass: run with crash_dir=... and report the folder",
         )
 
-    def _outputs(self):
+    def _outputs(self) -> evaluate.Outputs:
         return evaluate.outputs_of(self.graph, self._probe())
+
+    def _reference(self) -> evaluate.Outputs:
+        """What SQNR is measured against: the graph as it came in, or its float model when given."""
+        if self.float_graph is None or stage_of(self.source) is Stage.FLOAT:
+            return self._last or self._outputs()
+        return evaluate.outputs_of(self.float_graph, self._probe())
 
     def _probe(self) -> list[dict[str, np.ndarray]]:
         if self._probes is None:
-            source = (
-                self.batches
-                if self.batches is not None
-                else calib.data.synthetic(self.graph, 1, self.seed)
-            )
-            free = all(v.shape is not None and v.shape.rank() and not isinstance(v.shape[0], int)
-                       for v in self.graph.graph.inputs)  # fmt: skip
-            self._probes = [
-                _cut(feeds, PROBES) if free else feeds for feeds in islice(iter(source), 1)
-            ]
-            if not self._probes:
-                raise DataError("the calibration data has no batches", hint="give at least one")
+            self._probes = probes(self.graph, self.batches, self.seed)
         return self._probes
-
-
-def _cut(feeds: dict[str, np.ndarray], size: int) -> dict[str, np.ndarray]:
-    """The first samples of a batch, when all inputs share a batch axis longer than `size`."""
-    sizes = {a.shape[0] for a in feeds.values() if a.ndim}
-    if len(sizes) != 1 or next(iter(sizes)) <= size or any(a.ndim == 0 for a in feeds.values()):
-        return feeds
-    return {name: a[:size] for name, a in feeds.items()}
 
 
 def _to_be_rounded(graph: Graph) -> bool:

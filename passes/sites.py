@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import onnx_ir
 
 from ir import ops
+from ir.edit import Edit
 from ir.errors import PipelineError
 from ir.graph import Graph, Node, Value, attribute, constant, nodes, rank
 from ir.qtype import QType
@@ -17,12 +18,13 @@ WRITTEN = "quant.written"
 
 
 QUANTIZED = frozenset(
-    "MatMulInteger ConvInteger QLinearMatMul QLinearConv QGemm MatMulNBits DynamicQuantizeMatMul "
-    "MatMulIntegerToFloat QAttention".split()
-)
+    ("MatMulInteger", "ConvInteger", "QLinearMatMul", "QLinearConv", "QGemm", "MatMulNBits",
+     "DynamicQuantizeMatMul", "MatMulIntegerToFloat", "QAttention")
+)  # fmt: skip
 """Layers that a model brings along in integers."""
-WITH_WEIGHTS = frozenset("MatMul Gemm Conv ConvTranspose Einsum LSTM GRU RNN".split())
-
+WITH_WEIGHTS = frozenset(
+    ("MatMul", "Gemm", "Conv", "ConvTranspose", "Einsum", "LSTM", "GRU", "RNN")
+)
 
 SOUGHT = "MatMul, Gemm or Conv with a constant weight of two or more axes"
 
@@ -166,16 +168,55 @@ def bias_of(site: Linear) -> tuple[Node, int] | None:
     MatMul."""
     node = site.node
     if node.op_type in ("Conv", "Gemm"):
-        has = len(node.inputs) > 2 and node.inputs[2] is not None
-        return (node, 2) if has and constant(node.inputs[2]) is not None else None
+        bias = node.inputs[2] if len(node.inputs) > 2 else None
+        plain = attribute(node, "beta", 1.0) == 1.0
+        return (node, 2) if plain and _per_output(bias, site) else None
     uses = site.y.uses()
     if len(uses) != 1 or site.y.is_graph_output():
         return None
     use = next(iter(uses))
     if use.node.op_type != "Add" or use.node.domain:
         return None
-    other = use.node.inputs[1 - use.idx]
-    tensor = constant(other)
+    return (use.node, 1 - use.idx) if _per_output(use.node.inputs[1 - use.idx], site) else None
+
+
+def _per_output(bias: Value | None, site: Linear) -> bool:
+    """Whether a value is a constant with one number per output channel."""
+    tensor = constant(bias)
     size = site.weight.shape[site.output] if site.weight.shape is not None else None
-    fits = tensor is not None and list(tensor.shape)[-1:] == [size] and tensor.size == size
-    return (use.node, 1 - use.idx) if fits else None
+    return tensor is not None and tensor.size == size and list(tensor.shape)[-1:] == [size]
+
+
+def decodes_of(encode: Node) -> list[Node] | None:
+    """The Decodes that read an Encode's codes; None when somebody else reads them, too."""
+    readers = [use.node for use in encode.outputs[0].uses()]
+    alone = all(ops.is_op(node, "Decode") for node in readers)
+    return readers if alone and not encode.outputs[0].is_graph_output() else None
+
+
+def make_float(edit: Edit, site: Linear, original: Linear) -> None:
+    """Let a coded layer read floats: its weight as in the float model, its `float_input`.
+
+    Codes and scales that nothing reads any more are gone then.
+    """
+    tensor, name = constant(original.weight), original.weight.name or "weight"
+    assert tensor is not None
+    decodes = [node for node in (ops.decode_of(site.weight), ops.decode_of(site.x)) if node]
+    known = edit.graph.graph.initializers.get(name)
+    same = known is not None and constant(known) is tensor
+    edit.set_input(site.node, 1, known if same else edit.constant(tensor, name))
+    edit.set_input(site.node, 0, float_input(site))
+    for node in decodes:
+        makers = [node, *(n for n in (v.producer() for v in node.inputs if v) if n)]
+        parts = [v for n in makers for v in n.inputs if v is not None]
+        edit.remove_dead(node)
+        for value in parts:
+            edit.drop_constant(value)
+
+
+def float_input(site: Linear) -> Value:
+    """A layer's input before the Encode, unless that exists as codes only."""
+    encode = ops.encode_of(site.x)
+    if encode is None or WRITTEN in encode.metadata_props or encode.inputs[0] is None:
+        return site.x
+    return encode.inputs[0]

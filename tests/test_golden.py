@@ -9,7 +9,8 @@
     graph g(...) -> %y { ... }                (or the word `unchanged`)
 
 Graphs are compared as texts, free of the order of lines and of node names. `passes.run` itself
-verifies every step and executes both sides of EXACT ones. `pytest --update-golden` rewrites what
+verifies every step and executes both sides of EXACT ones. The target is the small one of
+tests/helpers.py; the data is drawn to fit the graph's inputs. `pytest --update-golden` rewrites what
 follows the arrow.
 """
 
@@ -18,12 +19,12 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 import ir
 from ir.errors import PtqcError, VerifyError
 from ir.text import store
+from tests.helpers import apply, feeds
 
 FOLDER = Path(__file__).parent / "golden"
 CASES = sorted(FOLDER.glob("*/*.txt"))
@@ -74,22 +75,6 @@ def normal(text: str) -> list[str]:
         open_lines[depth:] = [bare.split(" = ")[0]]
         found.append(" > ".join([*open_lines[:depth], bare]))
     return sorted(found)
-
-
-def feeds(graph, count=2):
-    """Batches for the graph's inputs: normal floats, small integers; a free dimension is 4."""
-    rng = np.random.default_rng(0)
-    batches = []
-    for _ in range(count):
-        batch = {}
-        for value in graph.graph.inputs:
-            shape = [dim if isinstance(dim, int) else 4 for dim in value.shape]
-            if value.dtype.is_floating_point():
-                batch[value.name] = rng.normal(size=shape).astype(value.dtype.numpy())
-            else:
-                batch[value.name] = rng.integers(0, 2, shape).astype(value.dtype.numpy())
-        batches.append(batch)
-    return batches
 
 
 def difference(expected: str, found: str) -> str:
@@ -144,9 +129,23 @@ def _compare(path: Path, case: Case, graph, after, update: bool) -> None:
 
 @pytest.mark.parametrize("path", CASES, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_case(path, request):
-    import passes
+    def run(graph, pipeline, data):
+        return apply(graph, pipeline, data)
 
-    check(path, passes.run, request.config.getoption("--update-golden"))
+    check(path, run, request.config.getoption("--update-golden"))
+
+
+def test_every_folder_has_cases_and_every_case_a_pass():
+    """An empty parametrization would pass in silence."""
+    from passes.registry import passes
+
+    folders = {folder.name for folder in FOLDER.iterdir()}
+    assert {path.parent.name for path in CASES} == folders
+    assert folders <= set(passes())
+    shared = {"place", "rtn", "clip", "clip_weights", "correct_bias", "collect", "spare"}
+    for name in shared:
+        count = sum(path.parent.name == name for path in CASES)
+        assert count >= 3, f"{name} needs a hit, a miss and a shared value, found {count} cases"
 
 
 # the loader itself, with passes made of one function ---------------------------------------------

@@ -20,9 +20,7 @@ class Constants:
     limit: bytes of such results that are kept between runs.
     """
 
-    def __init__(
-        self, program: Program, limit: int, loaded: dict[int, Any] | None = None
-    ) -> None:
+    def __init__(self, program: Program, limit: int, loaded: dict[int, Any] | None = None) -> None:
         self.program, self.limit = program, limit
         self.loaded: dict[int, Any] = {} if loaded is None else loaded
         self.folded: dict[int, Any] = {}

@@ -103,6 +103,8 @@ def check(model: ir.Model) -> None:
     if any(value.type is None for value in model.graph.outputs):
         infer_quietly(model)
     proto = skeleton(model)
+    for graph in model.graphs():
+        _check_splits(graph)
     try:
         _check_structure(proto)
         try:
@@ -134,6 +136,20 @@ def _check_structure(proto: onnx.ModelProto) -> None:
     onnx.checker.check_model(proto)
     for tensor in unranked:
         tensor.ClearField("shape")
+
+
+def _check_splits(graph: ir.Graph) -> None:
+    """onnx's shape inference ends the whole process at a Split that writes more than it says."""
+    for node in graph:
+        told = node.attributes.get("num_outputs")
+        if node.op_type != "Split" or node.domain or told is None or told.is_ref():
+            continue
+        if told.value != len(node.outputs):
+            raise CaptureError(
+                f"num_outputs is {told.value}, but it writes {len(node.outputs)}",
+                at=node,
+                hint="export the model again",
+            )
 
 
 def _infer(proto: onnx.ModelProto) -> onnx.ModelProto:

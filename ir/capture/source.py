@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import gc
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ from ir.capture.infer import check
 from ir.capture.read import read_graphsurgeon, read_model, read_path, read_proto
 from ir.capture.upgrade import upgrade
 from ir.errors import CaptureError
+from ir.graph import no_collection
 
 Example = Sequence[Any] | Mapping[str, Any] | Any
 
@@ -40,7 +39,7 @@ def capture(
     stays in its file. Raises CaptureError, saying why, for anything unreadable, unsound or
     unsupported.
     """
-    with _no_collection():
+    with no_collection():
         model = _read(source, example, dynamic)
         canonicalise(model)
         upgrade(model)
@@ -74,21 +73,6 @@ def _read(source: Any, example: Example, dynamic: Any) -> ir.Model:
         f"cannot read a model from {type(source).__name__}",
         hint="give an .onnx path, ModelProto, onnx_ir.Model, graphsurgeon Graph or torch module",
     )
-
-
-@contextlib.contextmanager
-def _no_collection() -> Iterator[None]:
-    """No cyclic garbage collection: it would walk the growing model again and again.
-
-    Building 50,000 nodes takes a quarter less time, and time stays linear in nodes.
-    """
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def _is_torch(source: Any) -> bool:

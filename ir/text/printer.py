@@ -9,7 +9,7 @@ import onnx_ir
 
 from ir import ops
 from ir.errors import PipelineError, VerifyError
-from ir.graph import BY, IR_VERSION, OPSET, QUANT_DOMAIN, Graph, Node, Value
+from ir.graph import BY, IR_VERSION, OPSET, QUANT_DOMAIN, Graph, Node, Value, no_collection
 from ir.qtype import QType
 
 from . import words
@@ -30,8 +30,9 @@ def show(graph: Graph, *, constants: str = "short", node_names: bool = True) -> 
     """
     if constants not in ("short", "full"):
         raise VerifyError(f"constants='{constants}' is unknown", hint="use 'short' or 'full'")
-    printer = _Printer(graph, constants == "full", node_names)
-    return "\n".join(printer.model(graph)) + "\n"
+    with no_collection():
+        printer = _Printer(graph, constants == "full", node_names)
+        return "\n".join(printer.model(graph)) + "\n"
 
 
 def default_imports(graphs: list[onnx_ir.Graph]) -> dict[str, int]:

@@ -52,6 +52,8 @@ class Dequantize(Pass):
                     ctx.skip(node, str(why))
         makers = [value.producer() for value in reals.known]
         ctx.edit.remove_dead(*{n for n in (*makers, *old) if n is not None and _integer(n)})
+        if ctx.sites:
+            ctx.edit.infer()  # contrib ops had hidden the shapes
 
     def _node(self, node: Node, reals: Reals, ctx: Ctx) -> None:
         kind = (node.domain, node.op_type)
@@ -115,7 +117,9 @@ def _decoded(node: Node, reals: Reals) -> Value:
     origin = array(zero[0]) if zero else None
     if numbers is None or size is None or codes is None:
         raise Unreadable("its codes come from no float")
-    real = decode(numbers, size, origin, attribute(node, "axis", 1), attribute(node, "block_size", 0))
+    real = decode(
+        numbers, size, origin, attribute(node, "axis", 1), attribute(node, "block_size", 0)
+    )
     return reals.constant(real, codes)
 
 

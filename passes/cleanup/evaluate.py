@@ -129,6 +129,10 @@ def _pow(base: np.ndarray, exponent: np.ndarray) -> np.ndarray:
     return np.power(base, exponent).astype(base.dtype)
 
 
+def _shape(node: Node, data: np.ndarray) -> np.ndarray:
+    return np.array(data.shape[attribute(node, "start", 0) : attribute(node, "end")], np.int64)
+
+
 def _gather(node: Node, x: np.ndarray, indices: np.ndarray) -> np.ndarray:
     axis = attribute(node, "axis", 0)
     if indices.size and not (-x.shape[axis] <= indices.min() <= indices.max() < x.shape[axis]):
@@ -162,10 +166,7 @@ _OTHERS: dict[str, Callable[[Node, Arrays], np.ndarray]] = {
     "Range": lambda node, a: _range(a[0], a[1], a[2]),  # type: ignore[arg-type]
     "ConstantOfShape": _constant_of_shape,
     "Expand": lambda node, a: _expand(a[0], a[1]),  # type: ignore[arg-type]
-    "Shape": lambda node, a: np.array(
-        a[0].shape[attribute(node, "start", 0) : attribute(node, "end")],
-        np.int64,  # type: ignore
-    ),
+    "Shape": lambda node, a: _shape(node, a[0]),  # type: ignore[arg-type]
     "Size": lambda node, a: np.array(a[0].size, np.int64),  # type: ignore[union-attr]
 }
 

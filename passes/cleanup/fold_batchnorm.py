@@ -56,8 +56,8 @@ class FoldBatchnorm(Pass):
               z = Conv(x, s * W, s * b + t),  s = gain / sqrt(variance + eps), t = shift - s * mean
     shapes:   s, t [C], one per output channel of a Conv, ConvTranspose (grouped too), Gemm or
               MatMul; Mul, Div, Add and Sub by a constant of one per channel likewise. A
-              BatchNormalization before a Conv or Gemm folds into its input channels (a Conv: when nothing is padded,
-              or t is 0); one without a layer becomes Mul and Add
+              BatchNormalization before a Conv or Gemm folds into its input channels (a Conv: when
+              nothing is padded, or t is 0); one without a layer becomes Mul and Add
     options:  none
     error:    exact but for rounding; computed in float64
     raises:   nothing; skips a layer whose output others read, and weights that would not be finite
@@ -74,8 +74,10 @@ class FoldBatchnorm(Pass):
                 found = channel_map(node, ctx) if node.graph is scope else None
                 if found is None:
                     continue
-                if not _fold_back(found, ctx) and node.op_type == "BatchNormalization":
-                    _fold_ahead(found, ctx) or _spell_out(found, ctx)
+                if _fold_back(found, ctx) or node.op_type != "BatchNormalization":
+                    continue
+                if not _fold_ahead(found, ctx):
+                    _spell_out(found, ctx)
 
 
 def channel_map(node: Node, ctx: Ctx) -> ChannelMap | None:
@@ -97,7 +99,11 @@ def channel_map(node: Node, ctx: Ctx) -> ChannelMap | None:
         node.op_type, row.astype(np.float64).reshape(-1), constant_first=at == 0
     )
     source = node.inputs[1 - at]
-    return None if s is None or source is None else ChannelMap(node, source, s, t, row.shape)
+    return (
+        None
+        if s is None or t is None or source is None
+        else ChannelMap(node, source, s, t, row.shape)
+    )
 
 
 def _scale_and_shift(op: str, row: np.ndarray, *, constant_first: bool):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import ml_dtypes
 import numpy as np
@@ -11,8 +12,7 @@ import onnx_ir
 from ir.edit import Edit
 from ir.graph import Node, Value, array, attribute, constant
 
-
-NOT_NEGATIVE = frozenset("Relu Sigmoid Softmax HardSigmoid Exp Abs".split())
+NOT_NEGATIVE = frozenset(["Relu", "Sigmoid", "Softmax", "HardSigmoid", "Exp", "Abs"])
 
 
 def _limits(kind: np.dtype) -> tuple[int, int]:
@@ -174,8 +174,8 @@ def _plain(node: Node) -> dict:
 
 
 MOVERS = frozenset(
-    "Reshape Transpose Flatten Squeeze Unsqueeze Slice Gather Split Identity MaxPool Expand Concat"
-    .split()
+    ("Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "Slice", "Gather", "Split",
+     "Identity", "MaxPool", "Expand", "Concat")
 )  # fmt: skip
 RULES: dict[tuple[str, str], Rule] = {
     ("", "QLinearConv"): _conv,
@@ -207,17 +207,28 @@ def written(node: Node) -> tuple[Value | None, Value | None]:
     return scale, zero
 
 
+@dataclass
+class Scaled:
+    """What stands behind an integer product: its last node, the factors, the bias in floats."""
+
+    last: Node
+    factors: list[Value] = field(default_factory=list)
+    bias: Value | None = None
+
+
 def product(node: Node, reals: Reals) -> tuple[Node, Value]:
     """MatMulInteger or ConvInteger with its Cast and scales: (the last node, its value in floats).
 
-    y = Cast(x_codes @ w_codes) * (x_scale * w_scale), in either order of the products.
+    y = Cast(x_codes @ w_codes [+ Cast(b / (x_scale * w_scale))]) * (x_scale * w_scale), the
+    products in either order.
     """
     x, codes = node.inputs[:2]
     if x is None or codes is None or x not in reals.known or constant(codes) is None:
         raise Unreadable("its input does not come from floats, or its weight is not constant")
-    last, factors = _scaled(node)
-    scales = [array(v) for v in factors if constant(v) is not None]
-    if len(scales) != len(factors) - 1 or not any(v in _scales_of(x) for v in factors):
+    found = _scaled(node)
+    scales = [array(v) for v in found.factors if constant(v) is not None]
+    alone = len(scales) == len(found.factors) - 1
+    if not alone or not any(v in _scales_of(x) for v in found.factors):
         raise Unreadable("its scales are not applied to it alone, or in an unusual way")
     zero = array(node.inputs[3]) if len(node.inputs) > 3 else None
     conv = node.op_type == "ConvInteger"
@@ -225,27 +236,42 @@ def product(node: Node, reals: Reals) -> tuple[Node, Value]:
     for scale in scales:
         weight = weight * _laid(scale, weight, conv)  # type: ignore[arg-type]
     inputs = [reals.known[x], reals.constant(weight, codes)]
-    made = reals.make(last, "Conv" if conv else "MatMul", inputs, **_plain(node))
-    return last, made.outputs[0]
+    bias = found.bias
+    if conv and bias is not None:
+        inputs.append(reals.constant(array(bias).reshape(-1), bias))  # type: ignore[union-attr]
+    made = reals.make(found.last, "Conv" if conv else "MatMul", inputs, **_plain(node))
+    if not conv and bias is not None:
+        made = reals.make(found.last, "Add", [made.outputs[0], bias])
+    return found.last, made.outputs[0]
 
 
-def _scaled(node: Node) -> tuple[Node, list[Value]]:
-    """The last of Cast, Mul, ... behind an integer product, and all factors it was scaled by."""
-    last, factors = node, []
+def _scaled(node: Node) -> Scaled:
+    found = Scaled(node)
     while True:
-        uses = list(last.outputs[0].uses())
-        if len(uses) != 1 or last.outputs[0].is_graph_output() or _complete(factors):
-            return last, factors
+        uses = list(found.last.outputs[0].uses())
+        if len(uses) != 1 or found.last.outputs[0].is_graph_output() or len(found.factors) > 1:
+            return found
         reader, index = uses[0].node, uses[0].idx
-        if reader.domain or reader.op_type not in ("Cast", "Mul"):
-            return last, factors
+        if reader.domain or reader.op_type not in ("Cast", "Mul", "Add"):
+            return found
         if reader.op_type == "Mul":
-            factors += _factors(reader.inputs[1 - index])
-        last = reader
+            found.factors += _factors(reader.inputs[1 - index])
+        elif reader.op_type == "Add":
+            found.bias = None if found.factors else _whole_bias(reader.inputs[1 - index])
+            if found.bias is None:
+                return found
+        found.last = reader
 
 
-def _complete(factors: list[Value]) -> bool:
-    return len(factors) > 1
+def _whole_bias(value: Value | None) -> Value | None:
+    """The float constant b of Cast(Floor(b / scale)): a bias in units of the product's step."""
+    maker = value.producer() if value is not None else None
+    while maker is not None and maker.op_type in ("Reshape", "Cast", "Floor", "Round", "Ceil"):
+        value = maker.inputs[0]
+        maker = value.producer() if value is not None else None
+    if maker is None or maker.domain or maker.op_type != "Div":
+        return None
+    return maker.inputs[0] if constant(maker.inputs[0]) is not None else None
 
 
 def _factors(value: Value | None) -> list[Value]:
@@ -278,4 +304,3 @@ def _laid(scale: np.ndarray, weight: np.ndarray, conv: bool) -> np.ndarray:
     if scale.size != outputs:
         raise Unreadable("its scale is not one per output")
     return scale.reshape(-1, *[1] * (weight.ndim - 1)) if conv else scale.reshape(-1)
-

@@ -37,15 +37,17 @@ class Linear:
     @property
     def channels(self) -> int:
         """Output channels."""
-        shape = constant(self.node.inputs[1]).shape  # type: ignore[union-attr]
+        tensor = constant(self.node.inputs[1])
+        assert tensor is not None
+        shape = tensor.shape.numpy()
         match self.node.op_type:
             case "Conv":
-                return int(shape[0])
+                return shape[0]
             case "ConvTranspose":
-                return int(shape[1]) * self.group
+                return shape[1] * self.group
             case "Gemm":
-                return int(shape[0 if attribute(self.node, "transB", 0) else 1])
-        return int(shape[1])
+                return shape[0 if attribute(self.node, "transB", 0) else 1]
+        return shape[1]
 
     @property
     def rank(self) -> int | None:

@@ -34,12 +34,15 @@ def facts(outcome: Outcome) -> dict[str, Any]:
             "measured_on": measured.data,
             "samples": measured.samples,
             "executed_by": report.target,
-            "outputs": {name: asdict(figures) for name, figures in measured.outputs.items()},
+            "outputs": {
+                name: None if figures is None else asdict(figures)
+                for name, figures in measured.outputs.items()
+            },
         },
         "size": {
             "float_bytes": measured.float_file_bytes,
-            "bytes": measured.file_bytes,
-            "ratio": measured.file_bytes / measured.float_file_bytes,
+            "bytes": manifest.sizes["model"],
+            "ratio": manifest.sizes["model"] / measured.float_file_bytes,
             "weight_bytes": manifest.sizes.get("weights"),
             "float_weight_bytes": _weight_bytes(outcome.result.float_graph),
         },
@@ -97,6 +100,7 @@ def tables(found: dict[str, Any]) -> list[Any]:
     outputs = [
         (name, decibels(row["sqnr_db"]), f"{row['cosine']:.5f}", f"{row['max_abs']:.3g}")
         for name, row in accuracy["outputs"].items()
+        if row is not None
     ]
     made = [
         table(

@@ -77,7 +77,9 @@ def run(args: argparse.Namespace, screen: Screen) -> Any:
     found = {
         "float": str(args.float),
         "quantized": str(args.quantized),
-        "outputs_executed": {name: asdict(figures) for name, figures in executed.items()},
+        "outputs_executed": {
+            name: asdict(figures) for name, figures in executed.items() if figures is not None
+        },
         "values": [asdict(row) for row in rows],
         "win_back": [{**asdict(row), "keep": row.selector} for row in won],
     }
@@ -99,9 +101,9 @@ def model_file(path: str) -> Path:
 def with_value_names(lowered, float_graph):
     """A kernel that writes codes only leaves no float value: decode them under that value's name.
 
-    QLinearConv's codes of %h are called %h.codes; its inputs 6 and 7 are their scale and zero point.
-    The codes are made again from the decoded value, which changes none of them, so that a change of
-    %h reaches its readers.
+    QLinearConv's codes of %h are called %h.codes; its inputs 6 and 7 are their scale and zero
+    point. The codes are made again from the decoded value, which changes none of them, so that a
+    change of %h reaches its readers.
     """
     from ir.edit import Edit
     from ir.graph import clone, nodes

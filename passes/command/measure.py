@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 BATCHES = 16
 """Batches at most that the errors are measured on."""
 Feeds = dict[str, np.ndarray]
+Outputs = dict[str, "metrics.Comparison | None"]
 
 
 @dataclass
@@ -29,8 +30,7 @@ class Measured:
     data: str
     """What they were measured on, in words."""
     samples: int
-    outputs: dict[str, metrics.Comparison]
-    file_bytes: int = 0
+    outputs: Outputs
     float_file_bytes: int = 0
     milliseconds: float | None = None
     float_milliseconds: float | None = None
@@ -64,7 +64,6 @@ def measure(
     reference = _float_session(float_path, graph, artifact)
     tested = artifact.session(1)
     found = Measured(name, _samples(feeds), compare(reference, tested, feeds, progress))
-    found.file_bytes = artifact.manifest.sizes.get("model", 0)
     found.float_file_bytes = model_bytes(Path(float_path), graph)
     found.batch = ", ".join(f"{key}{list(a.shape)}" for key, a in feeds[0].items())
     progress("latency", 0, None)
@@ -74,20 +73,30 @@ def measure(
     return found
 
 
-def compare(
-    reference, tested, feeds: Iterable[Feeds], progress=None
-) -> dict[str, metrics.Comparison]:
-    """{float output: figures} over all feeds; outputs are paired by place."""
-    sums: dict[str, metrics.Difference] = {}
+def compare(reference, tested, feeds: Iterable[Feeds], progress=None) -> Outputs:
+    """{float output: figures} over all feeds; outputs are paired by place.
+
+    None for an output of which the float model itself makes NaN or Inf: it has no error to measure.
+    """
+    sums: dict[str, metrics.Difference | None] = {}
     feeds = list(feeds)
     for number, batch in enumerate(feeds, 1):
         pairs = zip(reference.run(batch).items(), tested.run(batch).values(), strict=True)
         for (name, wanted), found in pairs:
-            if np.asarray(wanted).dtype.kind == "f":
-                sums.setdefault(name, metrics.Difference()).add(wanted, found)
+            if np.asarray(wanted).dtype.kind != "f":
+                continue
+            total = sums.setdefault(name, metrics.Difference())
+            if not np.isfinite(wanted).all():
+                sums[name] = None
+            elif total is not None:
+                total.add(wanted, found)
         if progress is not None:
             progress("measuring", number, len(feeds))
-    return {name: total.result() for name, total in sums.items() if total.elements}
+    return {
+        name: None if total is None else total.result()
+        for name, total in sums.items()
+        if total is None or total.elements
+    }
 
 
 def _float_session(path: str, graph, artifact: backends.Artifact) -> Any:
@@ -117,7 +126,11 @@ def _samples(feeds: list[Feeds]) -> int:
 def _warnings(found: Measured, backends) -> Iterable[str]:
     if found.data == "random inputs":
         yield "errors were measured on random inputs; give --eval DATA for meaningful figures"
-    lost = [name for name, figures in found.outputs.items() if not figures.sqnr_db >= 10]
+    unknown = [name for name, figures in found.outputs.items() if figures is None]
+    if unknown:
+        yield f"the float model makes NaN or Inf of output {', '.join(unknown)} on the data"
+    measured = {name: figures for name, figures in found.outputs.items() if figures is not None}
+    lost = [name for name, figures in measured.items() if not figures.sqnr_db >= 10]
     if lost:
         yield (
             f"output {', '.join(lost)} lost more than a tenth of its signal's power (below 10 dB); "

@@ -40,6 +40,8 @@ class Outcome:
     measured: Measured
     kernels: list[dict[str, str]]
     warnings: list[str]
+    data: Batches | None
+    """What per-layer errors are measured on."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -106,7 +108,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def stopped(args: argparse.Namespace) -> str:
     if args.written:
-        return f"{args.output} is written and whole, but was not measured"
+        return f"{args.output} is written and whole; the report was not finished"
     saved = Path(args.resume or "")
     if args.resume and list(saved.absolute().parent.glob(f"{saved.name}.step*")):
         return f"nothing was written to {args.output}; the same command goes on from {args.resume}"
@@ -160,23 +162,24 @@ def _quantize(args: argparse.Namespace, chosen, graph, screen: Screen) -> Outcom
         )
         bar.step("building")
         artifact = backends.build(result, args.target)
-        bar.step("writing")
-        artifact.save(args.output)
-        args.written = True
         bar.step("measuring")
-        written = backends.load(args.output)
         measured = measure(
             args.model,
             graph,
-            written,
+            artifact,
             calibration=batches,
             held_out=held_out,
             seed=args.seed,
             progress=bar.units,
         )
+        bar.step("writing")
+        artifact.save(args.output)
+        args.written = True
+    written = backends.load(args.output)
     for text in (*result.report.warnings, *measured.warnings):
         screen.warn(text)
-    return Outcome(args, result, written, measured, written.manifest.kernels, screen.warnings)
+    data = held_out if held_out is not None else batches
+    return Outcome(args, result, written, measured, written.manifest.kernels, screen.warnings, data)
 
 
 def _data(source: str | None, graph, args: argparse.Namespace) -> Batches | None:

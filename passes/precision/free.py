@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 
 from ir import ops
 from ir.edit import Edit
-from ir.graph import Graph, Node, Value, array, nodes
+from ir.graph import Graph, Node, Value, array, constant, nodes
 from passes.placement import fused_output
 from passes.sites import WRITTEN, Linear, bias_of
 
@@ -35,7 +35,7 @@ def free_values(edit: Edit, graph: Graph, sites: Sequence[Linear], chosen: Colle
         if encode is None or decode is None or WRITTEN in encode.metadata_props:
             continue
         edit.set_input(site.node, 0, encode.inputs[0])
-        edit.remove_dead(decode)
+        _forget(edit, decode)
 
 
 def reads_codes(site: Linear) -> bool:
@@ -45,19 +45,38 @@ def reads_codes(site: Linear) -> bool:
 
 def float_weight(edit: Edit, site: Linear, original: Linear) -> None:
     """Give a layer the weight of the float model, and the bias, which may have been corrected."""
-    numbers, decode = array(original.weight), ops.decode_of(site.weight)
-    assert numbers is not None
-    edit.set_input(site.node, 1, edit.constant(numbers, f"{original.weight.name}.float"))
+    tensor, decode = constant(original.weight), ops.decode_of(site.weight)
+    assert tensor is not None
+    edit.set_input(site.node, 1, _once(edit, original.weight, tensor))
     if decode is not None:
-        edit.remove_dead(decode)
+        _forget(edit, decode)
     here, there = bias_of(site), bias_of(original)
     if here is None or there is None:
         return
     old, bias = here[0].inputs[here[1]], array(there[0].inputs[there[1]])
     assert old is not None
     if bias is not None and old.name != (there[0].inputs[there[1]] or old).name:
-        edit.set_input(here[0], here[1], edit.constant(bias, f"{old.name}.float"))
+        source = there[0].inputs[there[1]]
+        assert source is not None
+        edit.set_input(here[0], here[1], _once(edit, source, constant(source)))
         edit.drop_constant(old)
+
+
+def _once(edit: Edit, value: Value, tensor) -> Value:
+    """A constant of the float model: the graph's own, where it has it still."""
+    name = value.name or "weight"
+    known = edit.graph.graph.initializers.get(name)
+    same = known is not None and constant(known) is tensor
+    return known if known is not None and same else edit.constant(tensor, name)
+
+
+def _forget(edit: Edit, decode: Node) -> None:
+    """Remove a Decode that nothing reads, and what only it and its Encode read."""
+    makers = [decode, *(n for n in (v.producer() for v in decode.inputs if v) if n)]
+    parts = [v for n in makers for v in n.inputs if v is not None]
+    edit.remove_dead(decode)
+    for value in parts:
+        edit.drop_constant(value)
 
 
 def _written(value: Value) -> list[Node]:
@@ -76,4 +95,4 @@ def _read_instead(edit: Edit, decode: Node, value: Value, integer: Collection[in
     for use in list(decode.outputs[0].uses()):
         if id(use.node) not in integer:
             edit.set_input(use.node, use.idx, value)
-    edit.remove_dead(decode)
+    _forget(edit, decode)

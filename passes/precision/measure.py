@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping, Sequence
 
-import numpy as np
-
 from backends.torch import Executor
 from ir import ops
 from ir.edit import Edit
@@ -55,7 +53,7 @@ class Measure:
                 float_weight(edit, site, self._originals[name])
         edit.finish()
         found = evaluate.sqnr(self._reference, self._read(evaluate.outputs_of(copy, self._probes)))
-        return float(np.mean(list(found.values())))
+        return evaluate.mean_db(found)
 
     def _teach(self, teacher: Graph) -> evaluate.Outputs:
         executor = Executor(teacher, keep_bytes=0)

@@ -9,6 +9,7 @@ from typing import ClassVar
 from calib.stats import Bins
 from calib.stats.clip_search import range_sqnr
 from ir import ops
+from ir.errors import PassError
 from ir.graph import Graph, array
 from ir.verify import Stage
 from passes.core import Ctx, Effect, Pass, Stat, register
@@ -37,7 +38,8 @@ class Spare(Pass):
               of the calibration data that are measured on
     error:    smaller by at least `gain` dB for what is freed first, half of it for what follows, on
               the samples
-    raises:   nothing; a layer that wins back less is reported with its figure
+    raises:   PassError without data or the float model; a layer that wins back less is reported
+              with its figure
     source:   the request in microsoft/onnxruntime#13863: "I found the bad layer, how do I keep it
               float?"
     """
@@ -54,20 +56,20 @@ class Spare(Pass):
     samples: int = 1
 
     def run(self, graph: Graph, ctx: Ctx) -> None:
-        assert ctx.float_graph is not None
-        probes = list(islice(iter(ctx.data or ()), self.samples))
+        if ctx.data is None:
+            raise PassError("there is no data to measure layers on", hint="pass data=... (--calib)")
+        probes = list(islice(iter(ctx.data), self.samples))
         coded = [s for s in linears(graph) if ops.decode_of(s.weight) is not None]
         if not probes or not coded:
             return
-        measure = Measure(graph, ctx.float_graph, probes)
+        measure = Measure(graph, ctx.teacher(), probes)
         layers = self._layers(coded, measure, ctx)
         chosen = self._choose(layers, measure, ctx) if layers else set()
         if chosen:
             self._free(graph, coded, layers, chosen, measure, ctx)
 
     def _layers(self, coded: list[Linear], measure: Measure, ctx: Ctx) -> list[Layer]:
-        assert ctx.float_graph is not None
-        originals = {site.y.name: site for site in linears(ctx.float_graph)}
+        originals = {site.y.name: site for site in linears(ctx.teacher())}
         total = sum(measure.macs.get(site.y.name or "", 0) for site in coded) or 1
         return [
             Layer(site, originals[site.y.name], measure.macs[site.y.name or ""] / total,
@@ -79,7 +81,7 @@ class Spare(Pass):
     def _choose(self, layers: list[Layer], measure: Measure, ctx: Ctx) -> set[str]:
         """Names of the layers to free: the best per work of all that were measured, one by one."""
         cost = {layer.name: layer.share for layer in layers}
-        groups = candidates(layers, ctx.float_graph, self.share, self.tries)  # type: ignore[arg-type]
+        groups = candidates(layers, ctx.teacher(), self.share, self.tries)
         present = measure.db()
         trials = []
         for number, group in enumerate(groups, 1):
@@ -100,14 +102,15 @@ class Spare(Pass):
                 reason = "layers freed before it already won its loss back"
             else:
                 names = ", ".join(f"%{name}" for name in sorted(group - chosen))
-                ctx.note(f"{names} float: {present:.1f} -> {now:.1f} dB")
+                ctx.note(f"{names} stays float: {present:.1f} -> {now:.1f} dB")
                 chosen, present = wider, now
                 continue
             if len(group) == 1:
                 told[next(iter(group))] = reason
         for layer in layers:
-            if layer.name in told and layer.name not in chosen:
-                ctx.skip(layer.site.node, told[layer.name])
+            if layer.name not in chosen:
+                reason = told.get(layer.name) or _untried(layer, self.share)
+                ctx.skip(layer.site.node, reason)
         return chosen
 
     def _free(
@@ -123,6 +126,16 @@ class Spare(Pass):
             if not stored or reads_codes(site):
                 float_weight(ctx.edit, site, layer.original)
             ctx.did(site.node)
+
+
+def _untried(layer: Layer, share: float) -> str:
+    if layer.db is None:
+        return "its input has no codes of a fixed scale with a histogram"
+    if layer.share > share:
+        return (
+            f"it does {layer.share:.0%} of the work, more than the share of work that may be float"
+        )
+    return f"not tried alone: its input's codes have {layer.db:.1f} dB, others fewer"
 
 
 def input_sqnr(site: Linear, ctx: Ctx) -> float | None:

@@ -13,6 +13,7 @@ from ir.graph import Graph, Node, constant
 from ir.verify import Stage
 from passes.core import Ctx, Effect, Pass, Stat, register
 from passes.ranges import Method, searched_range
+from passes.sites import decodes_of
 
 
 @register
@@ -25,8 +26,8 @@ class Clip(Pass):
     options:  method: minmax, percentile, entropy or mse; percent: the share kept by percentile, in
               %
     error:    the one chosen; never a range wider than the data's
-    raises:   PassError without a collected histogram; skips values with a scale per channel or at
-              run time
+    raises:   nothing; skips values without a histogram, with a scale per channel or at run time, or
+              whose codes are moved before they are decoded
     source:   card observers; entropy: TensorRT 2017; mse: as in AdaRound, arXiv:2004.10568
     """
 
@@ -51,6 +52,8 @@ class Clip(Pass):
                 ctx.skip(source, "its scale is computed at run time")
             elif not qtype.per_tensor:
                 ctx.skip(source, "its scale is not one number")
+            elif decodes_of(encode) is None:
+                ctx.skip(source, MOVED)
             elif source is not None and source.name in ctx.stats.get(Stat.HISTOGRAM, {}):
                 low, high = searched_range(ctx, source.name, self.method, qtype, self.percent)
                 set_scale(encode, *integer.scale_and_zero(low, high, qtype), ctx)
@@ -59,15 +62,18 @@ class Clip(Pass):
                 ctx.skip(source, "no histogram was collected for it")
 
 
+MOVED = "somebody besides Decode reads its codes"
+
+
 def set_scale(encode: Node, scale: np.ndarray, zero: np.ndarray | None, ctx: Ctx) -> None:
-    """Give an Encode and all its Decodes another constant scale (and zero)."""
+    """Give an Encode and all its Decodes (`decodes_of`) another constant scale (and zero)."""
     source = encode.inputs[0]
     name = source.name if source is not None else "value"
-    parts = [ctx.edit.constant(np.asarray(scale, np.float32), f"{name}.scale")]
+    parts = [ctx.edit.constant(np.asarray(scale), f"{name}.scale")]
     if zero is not None:
         parts.append(ctx.edit.constant(np.asarray(zero), f"{name}.zero"))
     old = [v for v in encode.inputs[1:] if v is not None]
-    for node in [encode, *(use.node for use in encode.outputs[0].uses())]:
+    for node in [encode, *(decodes_of(encode) or [])]:
         for index, part in enumerate(parts, 1):
             ctx.edit.set_input(node, index, part)
     for value in old:

@@ -13,8 +13,10 @@ from ir.graph import Graph, array
 from ir.qtype import QType
 from ir.verify import Stage
 from passes.core import Ctx, Effect, Pass, register
+from passes.sites import decodes_of
 
-from .clip import set_scale
+from .clip import MOVED, set_scale
+from .rtn import round_weight
 
 SHRINKS = 1.0 - np.arange(40) / 50.0
 """Shares of the full range that the weight search tries (card observers: steps of 2 %)."""
@@ -31,7 +33,8 @@ class ClipWeights(Pass):
     shapes:   s, z as `QType.scale_shape` of w
     options:  none
     error:    never more than that of the full range
-    raises:   nothing; skips weights with a scale computed at run time
+    raises:   nothing; skips weights with a scale computed at run time, or whose codes are moved
+              before they are decoded
     source:   card observers (MSE); GPTQ's `find_params`, arXiv:2210.17323
     """
 
@@ -46,6 +49,9 @@ class ClipWeights(Pass):
                 continue
             if array(encode.inputs[1]) is None:
                 ctx.skip(encode.inputs[0], "its scale is computed at run time")
+                continue
+            if decodes_of(encode) is None:
+                ctx.skip(encode.inputs[0], MOVED)
                 continue
             source = encode.inputs[0]
             set_scale(
@@ -63,7 +69,7 @@ def best_range(weight: np.ndarray, qtype: QType) -> tuple[np.ndarray, np.ndarray
     least = np.full(np.shape(low), np.inf)
     for share in SHRINKS[: FINE if qtype.bits >= 8 else None]:
         scale, zero = integer.scale_and_zero(low * share, high * share, qtype)
-        back = integer.decode(integer.encode(weight, scale, zero, qtype), scale, zero, qtype)
+        back = integer.decode(round_weight(weight, scale, zero, qtype), scale, zero, qtype)
         error = group_sum(np.square(weight - back), qtype)
         better = error < least
         least = np.where(better, error, least)

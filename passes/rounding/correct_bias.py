@@ -9,7 +9,7 @@ import numpy as np
 
 from ir import ops
 from ir.formats import integer
-from ir.graph import Graph, Node, array, attribute
+from ir.graph import Graph, Node, array, attribute, rank
 from ir.verify import Stage
 from passes.core import Ctx, Effect, Pass, Stat, register
 from passes.sites import Linear, bias_of, linear, linears
@@ -25,8 +25,7 @@ def mean_shift(error: np.ndarray, mean: np.ndarray, site: Linear) -> np.ndarray:
         groups = attribute(site.node, "group", 1)
         means = mean.reshape(groups, -1).repeat(error.shape[0] // groups, axis=0)
         return (window * means).sum(axis=1)
-    flat = np.moveaxis(error, (site.inputs[0], site.output), (-2, -1))
-    return np.einsum("...kn,k->n", flat, mean)
+    return mean @ np.moveaxis(error, (site.inputs[0], site.output), (0, 1))
 
 
 @register
@@ -38,8 +37,8 @@ class CorrectBias(Pass):
     shapes:   b f32[N]; means f32[K]
     options:  none
     error:    the mean of every output channel is restored, as far as x's mean stays what it was
-    raises:   nothing; skips layers without a constant bias, with rounding still to come, or unseen
-              inputs
+    raises:   PassError without the float model; skips layers without a constant bias, with a batch
+              of matrices, with rounding still to come, or unseen inputs
     source:   DFQ, arXiv:1906.04721, section 4.2 (empirical form)
     """
 
@@ -50,10 +49,9 @@ class CorrectBias(Pass):
     optional: ClassVar[bool] = True
 
     def run(self, graph: Graph, ctx: Ctx) -> None:
-        assert ctx.float_graph is not None
         originals = {
             node.name: site
-            for node in ctx.float_graph.graph.all_nodes()
+            for node in ctx.teacher().graph.all_nodes()
             if (site := linear(node)) is not None
         }
         means = ctx.stats.get(Stat.MOMENTS, {})
@@ -64,6 +62,8 @@ class CorrectBias(Pass):
             original, bias = originals.get(site.node.name), bias_of(site)
             if bias is None:
                 ctx.skip(site.node, "it has no constant bias")
+            elif site.node.op_type == "MatMul" and rank(site.weight) != 2:
+                ctx.skip(site.node, "its weight is a batch of matrices, its bias serves them all")
             elif original is None or original.x.name not in means:
                 ctx.skip(site.node, "the mean of its input was not collected")
             elif array(decode.inputs[0]) is None:

@@ -8,14 +8,15 @@ from typing import ClassVar
 import numpy as np
 
 from ir import ops
+from ir.errors import PassError
 from ir.formats import integer
 from ir.graph import Graph, Node, array
 from ir.qtype import QType
 from ir.verify import Stage
 from passes.core import Ctx, Effect, Pass, register
-from passes.sites import Linear, linears
+from passes.sites import Linear, decodes_of, linears
 
-from .limits import PAIRS, fit_pairs, from_kernel_rows, kernel_rows
+from .limits import PAIRS, fit_pairs, from_kernel_rows, hold_pairs, kernel_rows
 
 LIMIT = "quant.limit"
 """Metadata of an Encode: the rule (`limits.py`) that the kernel puts on the codes."""
@@ -27,7 +28,8 @@ def round_weight(
     """Nearest codes of `weight`; the most negative code of a symmetric type stays unused."""
     codes = integer.encode(weight, scale, zero, qtype)
     if zero is None and qtype.signed:
-        return np.maximum(codes, np.asarray(-qtype.limits[1], codes.dtype))
+        lowest = np.asarray(-qtype.limits[1], codes.dtype)
+        return np.maximum(codes, lowest).astype(codes.dtype)  # numpy widens narrow integers
     return codes
 
 
@@ -41,12 +43,13 @@ def round_pairs(
     codes, wider = fit_pairs(rows, first)
     if not scale.ndim:  # one scale for all rows: every row takes the widest
         wider = np.full_like(first, wider.max())
-        codes, _ = fit_pairs(rows, wider)
+        codes = hold_pairs(rows / wider)
     full = np.broadcast_to(wider, rows.shape)
     back = from_kernel_rows(full, weight.shape, site.inputs, site.output)
     cut = tuple(slice(None) if size > 1 else slice(0, 1) for size in scale.shape)
     laid = from_kernel_rows(codes, weight.shape, site.inputs, site.output)
-    return laid, (back[cut] if scale.ndim else np.asarray(wider.max(), np.float32))
+    found = back[cut] if scale.ndim else np.asarray(wider.max())
+    return laid, found.astype(scale.dtype)
 
 
 @register
@@ -60,7 +63,7 @@ class Rtn(Pass):
     shapes:   w, wq [K, N] (or a Conv's layout); s as `QType.scale_shape`
     options:  none
     error:    at most half a step per weight; more where a kernel's rule on the codes forbids it
-    raises:   PassError when no constant is encoded (put `place` first)
+    raises:   PassError when codes that must keep a rule are moved before they are decoded
     source:   round to nearest even, as QuantizeLinear; the `pairs` rule: passes/rounding/limits.py
     """
 
@@ -76,8 +79,8 @@ class Rtn(Pass):
                 continue
             decodes = [use.node for use in encode.outputs[0].uses()]
             site = next((sites[id(d)] for d in decodes if id(d) in sites), None)
-            self._round(encode, decodes, weight, site, ctx)
             ctx.did(encode.inputs[0])
+            self._round(encode, decodes, weight, site, ctx)
 
     def _round(
         self, encode: Node, decodes: list[Node], weight: np.ndarray, site: Linear | None, ctx: Ctx
@@ -91,6 +94,12 @@ class Rtn(Pass):
         name = source.name if source is not None else "weight"
         paired = qtype.element == "i8" and zero is None  # narrower codes cannot saturate
         if encode.metadata_props.get(LIMIT) == PAIRS and site is not None and paired:
+            if decodes_of(encode) is None:
+                raise PassError(
+                    "its codes must keep a kernel's rule, but not only Decodes read them",
+                    at=source,
+                    hint="decode the weight before it is moved",
+                )
             codes, scale = round_pairs(weight, scale, site)
             new_scale = ctx.edit.constant(scale, f"{name}.scale")
             for decode in decodes:

@@ -1,4 +1,4 @@
-"""Bad input: one clear line, the right exit status, and nothing of the user's changed or half-written."""
+"""Bad input: one clear line, the right exit status, nothing changed or half-written."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ MODELS = {
 
 @pytest.fixture
 def quantize(ptqc, files):
-    """`ptqc quantize` of the MLP with changes; checks that a failure leaves every file as it was."""
+    """`ptqc quantize` of the MLP with changes; a failure must leave every file as it was."""
 
     def run(
         *more: object, model: str | None = None, recipe: str = "w8a8", calib: str | None = "mlp.npz"
@@ -169,7 +169,12 @@ class TestData:
     def test_not_finite(self, quantize, files, poison: float) -> None:
         numbers = np.zeros((4, 16), np.float32)
         numbers[2, 3] = poison
-        check(quantize(calib=self.arrays(files, x=numbers)), DATA, "x", "NaN" if poison != poison else "Inf")
+        check(
+            quantize(calib=self.arrays(files, x=numbers)),
+            DATA,
+            "x",
+            "NaN" if poison != poison else "Inf",
+        )
 
     def test_not_finite_only_inside_the_model(self, quantize, files) -> None:
         huge = np.full((4, 16), 3e38, np.float32)
@@ -231,7 +236,13 @@ class TestRecipe:
         check(ptqc("explain", "clop"), PIPELINE, "clop", "clip")
 
     @pytest.mark.parametrize(
-        "wrong", [["quantise"], ["quantize"], ["bench", "x", "--threads", "0"], ["inspect", "x", "--dims", "a"]]
+        "wrong",
+        [
+            ["quantise"],
+            ["quantize"],
+            ["bench", "x", "--threads", "0"],
+            ["inspect", "x", "--dims", "a"],
+        ],
     )
     def test_wrong_use(self, ptqc, wrong: list[str]) -> None:
         ran = ptqc(*wrong)
@@ -261,7 +272,7 @@ class TestOutput:
         check(quantize(option, files["no/such/file"]), OUTPUT, option)
 
     def test_disk_full_while_writing(self, quantize, files, monkeypatch) -> None:
-        """A limit on file sizes makes the system refuse in the middle of the file, as a full disk does."""
+        """A limit on file sizes makes the system refuse inside the file, like a full disk."""
         save, soft = backends.artifact.save_model, resource.getrlimit(resource.RLIMIT_FSIZE)
 
         def on_a_full_disk(model, path):
@@ -330,7 +341,7 @@ class TestDefects:
         np.savez(files["huge.npz"], x=huge)
         ran = ptqc("quantize", files["mlp.onnx"], "-r", "w8a8", "--calib", files["huge.npz"],
                    "-o", files["out"], "--crash-dir", files["crash"])  # fmt: skip
-        check(ran, DATA, "step 7 'collect'")
+        check(ran, DATA, "'collect'")
         (folder,) = Path(files["crash"]).iterdir()
         again = subprocess.run([sys.executable, "-m", "passes", folder], cwd=ROOT,
                                capture_output=True, text=True)  # fmt: skip

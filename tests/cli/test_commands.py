@@ -49,16 +49,17 @@ class TestQuantize:
         assert found["latency"]["ratio"] == pytest.approx(
             found["latency"]["ms"] / found["latency"]["float_ms"]
         )
-        assert [s["step"].partition("{")[0] for s in found["steps"]][:2] == [
-            "fold_constants", "canonicalize",
-        ]  # fmt: skip
+        names = [step["step"].partition("{")[0] for step in found["steps"]]
+        assert names.index("collect") < names.index("place") < names.index("rtn")
         assert found["peak_bytes"] > 50e6
 
     def test_says_when_the_figures_are_of_held_out_data(self, ptqc, files) -> None:
         ran = quantized(ptqc, files, "--eval", files["conv.npz"])
         assert "samples of held-out data" in ran.out
 
-    def test_without_data_the_figures_are_of_random_inputs_with_a_warning(self, ptqc, files) -> None:
+    def test_without_data_the_figures_are_of_random_inputs_with_a_warning(
+        self, ptqc, files
+    ) -> None:
         ran = ptqc("quantize", files["mlp.onnx"], "-r", "w8a16", "-o", files["out"])
         assert ran.status == 0
         assert "random inputs" in ran.out
@@ -149,7 +150,9 @@ class TestInspect:
 
 def test_bench_measures_both(ptqc, files) -> None:
     quantized(ptqc, files)
-    ran = ptqc("bench", files["out"], "--against", files["conv.onnx"], "--repeats", 3, "--json", "-")
+    ran = ptqc(
+        "bench", files["out"], "--against", files["conv.onnx"], "--repeats", 3, "--json", "-"
+    )
     models = json.loads(ran.out)["models"]
     assert [row["model"] for row in models] == [files["conv.onnx"], files["out"]]
     assert models[0]["ratio"] == 1
@@ -198,7 +201,10 @@ class TestWords:
         assert "(default: compare)" in shown
 
     def test_help_does_not_wait_for_torch(self) -> None:
-        code = "import sys; from passes.cli import main; main(['--help']); print('torch' in sys.modules)"
+        code = (
+            "import sys; from passes.cli import main; "
+            "main(['--help']); print('torch' in sys.modules)"
+        )
         ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
         assert ran.stdout.rstrip().endswith("False")
         assert all(name in ran.stdout for name in command.NAMES)

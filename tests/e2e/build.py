@@ -50,11 +50,9 @@ class Build:
     def op(self, op_type, *inputs, outputs=1, out=None, domain="", **attributes):
         names = [out] if isinstance(out, str) else out
         names = names or [self.name(op_type.lower()) for _ in range(outputs)]
+        label = f"{self.prefix}n{len(self.nodes)}"
         self.nodes.append(
-            helper.make_node(
-                op_type, list(inputs), names, f"{self.prefix}n{len(self.nodes)}", domain=domain,
-                **attributes,
-            )  # fmt: skip
+            helper.make_node(op_type, list(inputs), names, label, domain=domain, **attributes)
         )
         return names[0] if len(names) == 1 else names
 

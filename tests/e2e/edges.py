@@ -153,7 +153,9 @@ def attention():
         h = b.op("MatMul", b.op("Softmax", scores, axis=-1), v)
         h = b.op("Reshape", b.op("Transpose", h, perm=[0, 2, 1, 3]), b.ints(0, 0, 32))
         x = b.op("Add", x, _dense(b, h, 32, 32))
-        x = b.op("LayerNormalization", x, b.const(np.ones(32, F)), b.const(np.zeros(32, F)), axis=-1)
+        x = b.op(
+            "LayerNormalization", x, b.const(np.ones(32, F)), b.const(np.zeros(32, F)), axis=-1
+        )
         x = b.op("Add", x, _dense(b, b.op("Gelu", _dense(b, x, 32, 64)), 64, 32))
     b.output(b.op("Identity", x, out="y"), ["n", "t", 32])
     feeds = []

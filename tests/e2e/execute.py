@@ -33,7 +33,7 @@ def sqnr(one: list[dict], two: list[dict], names=None) -> float:
     for name in names or one[0]:
         signal = noise = 0.0
         for a, b in zip(one, two, strict=True):
-            assert a[name].shape == b[name].shape and a[name].dtype == b[name].dtype, name
+            assert (a[name].shape, a[name].dtype) == (b[name].shape, b[name].dtype), name
             if a[name].dtype.kind != "f" and a[name].dtype.name != "bfloat16":
                 continue
             first = a[name].astype(np.float64)

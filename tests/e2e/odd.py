@@ -58,7 +58,9 @@ def old_cnn(dim=-1):
     h = b.op("Conv", h, b.weight(1, 16, 3, 3), b.weight(1, scale=0.1), pads=[1, 1, 1, 1])
     b.output(b.op("Sigmoid", h, out="map"), [-1, 1, -1, -1] if dim != "?" else ["?", 1, "?", "?"])
     sides = [(2, 31, 31), (1, 47, 31), (3, 31, 63), (1, 31, 31)]
-    return b.model(11, 6), [{"image": b.rng.normal(size=(n, 3, h, w)).astype(F)} for n, h, w in sides]
+    return b.model(11, 6), [
+        {"image": b.rng.normal(size=(n, 3, h, w)).astype(F)} for n, h, w in sides
+    ]
 
 
 def _conv_bn(b, x, inputs, outputs, size=3, stride=1, group=1):
@@ -94,7 +96,8 @@ def audio_branches(rates=(16000,)):
     for i in range(4):
         n = 1 + i % 2
         feeds.append({
-            "input": b.rng.normal(size=(n, 512)).astype(F), "sr": np.array(rates[i % len(rates)], np.int64),
+            "input": b.rng.normal(size=(n, 512)).astype(F),
+            "sr": np.array(rates[i % len(rates)], np.int64),
             "state": b.rng.normal(size=(2, n, 16)).astype(F) * F(0.3),
         })  # fmt: skip
     return b.model(16, 8), feeds
@@ -124,7 +127,7 @@ def looped():
     b = Build(4)
     x = b.input("x", ["time", "batch", 24])
     steps = b.input("steps", [], np.int64)
-    y, h = b.op(
+    _, h = b.op(
         "GRU", x, b.weight(1, 48, 24), b.weight(1, 48, 16), outputs=2, hidden_size=16
     )  # fmt: skip
     h = b.op("Squeeze", h, b.ints(0))

@@ -45,15 +45,22 @@ def _quantized(work):
 
 def dynamic():
     """DynamicQuantizeLinear before MatMulInteger and ConvInteger."""
-    return _quantized(lambda a, b, feeds: tools.quantize_dynamic(a, b, weight_type=tools.QuantType.QUInt8))
+    return _quantized(
+        lambda a, b, feeds: tools.quantize_dynamic(a, b, weight_type=tools.QuantType.QUInt8)
+    )
 
 
 def _static(form, weight, per_channel):
     return _quantized(
         lambda a, b, feeds: tools.quantize_static(
-            a, b, _Reader(feeds), quant_format=form, per_channel=per_channel,
-            activation_type=tools.QuantType.QUInt8, weight_type=weight,
-        )  # fmt: skip
+            a,
+            b,
+            _Reader(feeds),
+            quant_format=form,
+            per_channel=per_channel,
+            activation_type=tools.QuantType.QUInt8,
+            weight_type=weight,
+        )
     )
 
 

@@ -83,3 +83,17 @@ def test_kernel_order_and_back(shape, inputs, output):
     if len(inputs) == 3:
         assert rows[0, 1] == weight[0, 1, 0, 0]
         assert rows[0, 4] == weight[0, 0, 0, 1]
+
+
+@pytest.mark.parametrize("columns", [7, 300])
+def test_slabs_and_layout_in_memory_change_no_code(monkeypatch, columns):
+    rng = np.random.default_rng(2)
+    rows = rng.normal(size=(40, columns)).astype(np.float32)
+    scale = (np.abs(rows).max(1, keepdims=True) / 127).astype(np.float32)
+    codes, wider = limits.fit_pairs(rows, scale)
+    for chunk, order in ((columns, "C"), (3 * columns, "F"), (1, "F")):
+        monkeypatch.setattr(limits, "_CHUNK", chunk)
+        again, scales = limits.fit_pairs(np.array(rows, order=order), scale)
+        np.testing.assert_array_equal(again, codes)
+        np.testing.assert_array_equal(scales, wider)
+        assert again.flags.f_contiguous == (order == "F")

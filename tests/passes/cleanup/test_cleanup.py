@@ -9,17 +9,12 @@ from hypothesis import strategies as st
 
 import ir
 from ir.edit import Edit
-from passes.cleanup.canonicalize import Canonicalize
-from passes.cleanup.dedup import Dedup
-from passes.cleanup.drop_dead import DropDead
-from passes.cleanup.fold_batchnorm import FoldBatchnorm
 from passes.cleanup.fold_constants import FoldConstants
 from passes.cleanup.fold_norm import FoldNorm
 from passes.core import Ctx
+from passes.pipeline import Pipeline
 
-CLEAN = (
-    FoldConstants(), Canonicalize(), FoldBatchnorm(), FoldConstants(), Dedup(), DropDead(),
-)  # fmt: skip
+CLEAN = Pipeline.parse("clean").steps
 SIZES = ((1, 1), (2, 3), (3, 2), (1, 7))
 HEADS, WIDTH = 2, 4
 CHANNELS = HEADS * WIDTH
