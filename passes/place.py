@@ -87,7 +87,10 @@ class Place(Pass):
         for site, _ in made.kernels.values():
             ctx.did(site.node)
         for site, reason in made.light.values():
-            ctx.skip(site.node, f"only its weight carries codes: {reason}")
+            if reason:
+                ctx.skip(site.node, f"only its weight carries codes: {reason}")
+            else:
+                ctx.did(site.node)
 
     def _faster(self, graph: Graph, ctx: Ctx) -> bool:
         """Whether carriers pay on the target. Without them less is rounded: a tie goes to that."""
@@ -196,7 +199,8 @@ class Place(Pass):
             for graph, first in readers.items()
         }  # fmt: skip
         for site in sites:
-            ctx.edit.set_input(site.node, 1, decodes[site.node.graph].outputs[0])  # type: ignore[index]
+            place = 0 if site.node.op_type == "Gather" else 1
+            ctx.edit.set_input(site.node, place, decodes[site.node.graph].outputs[0])  # type: ignore[index]
 
 
 def _earlier(first: Node | None, second: Node) -> Node:

@@ -20,7 +20,7 @@ from ir.graph import Graph, Node, Value, constant, nodes
 from ir.qtype import QType
 
 from .select import select
-from .sites import WITH_WEIGHTS, Linear, linears, near_miss
+from .sites import SMALL_TABLE, WITH_WEIGHTS, Linear, linears, near_miss, tables
 
 ACTIVATION = QType.parse("u8@0*f32+u8")
 WEIGHT = QType.parse("i8@0x1*f32")
@@ -38,7 +38,7 @@ class Plan:
     kernels: dict[int, tuple[Linear, Verdict]] = field(default_factory=dict)
     """By id(node)."""
     light: dict[int, tuple[Linear, str]] = field(default_factory=dict)
-    """By id(node): layers whose weight alone carries codes, and why."""
+    """By id(node): layers whose weight alone carries codes, and why ("": it is all they have)."""
     refused: list[tuple[Node, str]] = field(default_factory=list)
     integer: set[int] = field(default_factory=set)
     """id(node) of every node that reads and writes codes only."""
@@ -96,6 +96,8 @@ def plan(
             made.refused.append((site.node, UNREACHED))
         else:
             made.kernels[id(site.node)] = (site, verdict)
+    if weight is not None:
+        _add_tables(graph, target, weight, made, keep, functions)
     if activation is None:
         return made
     for site, verdict in made.kernels.values():
@@ -106,6 +108,29 @@ def plan(
     if carriers and not dynamic:
         _add_carriers(graph, target, activation, made, masked, reached)
     return made
+
+
+def _add_tables(
+    graph: Graph, target: Target, weight: QType, made: Plan, keep: Iterable[str],
+    functions: Collection,
+) -> None:  # fmt: skip
+    """Embedding tables: their numbers alone carry codes, decoded row by row as they are read."""
+    found = [site for site in tables(graph) if site.node.graph not in functions]
+    kept = {i: text for text in keep for i in select(text, [site.node for site in found])}
+    for site in found:
+        tensor = constant(site.weight)
+        verdict = target.supports(site.node, None, site.qtype(weight))
+        if id(site.node) in kept:
+            made.refused.append((site.node, f"kept float by '{kept[id(site.node)]}'"))
+        elif reason := site.misfit(weight):
+            made.refused.append((site.node, reason))
+        elif tensor is not None and tensor.size < SMALL_TABLE:
+            reason = f"its table has {tensor.size} numbers: codes save less than their nodes cost"
+            made.refused.append((site.node, reason))
+        elif verdict.ok or verdict.weights:
+            made.light[id(site.node)] = (site, "")
+        else:
+            made.refused.append((site.node, verdict.reason))
 
 
 def _ranged(site: Linear, verdict: Verdict, reached: Collection[str | None] | None) -> bool:

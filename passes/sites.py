@@ -105,6 +105,24 @@ def linear(node: Node) -> Linear | None:
     return Linear(node, x, weight, (axes - 2,), axes - 1)
 
 
+SMALL_TABLE = 4096
+"""Tables of fewer numbers stay float: their codes would save less than the nodes cost."""
+
+
+def tables(graph: Graph) -> Iterator[Linear]:
+    """Every lookup of rows of a constant float table [V, D] (an embedding), as a layer whose
+    outputs are the rows: K = D numbers of each of N = V share what `i8@0x1` says of a column."""
+    for node in nodes(graph):
+        if node.domain or node.op_type != "Gather" or attribute(node, "axis", 0) != 0:
+            continue
+        table, indices = node.inputs[0], node.inputs[1]
+        if table is None or indices is None or constant(indices) is not None or rank(table) != 2:
+            continue
+        tensor = constant(table)
+        if tensor is not None and tensor.dtype.is_floating_point():
+            yield Linear(node, indices, table, (1,), 0)
+
+
 def near_miss(node: Node) -> str:
     """Why a node with weights is no linear layer that can carry codes; empty for other nodes."""
     if node.domain not in ("", "com.microsoft") or linear(node) is not None:

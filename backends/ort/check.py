@@ -16,12 +16,13 @@ from ir.graph import Graph
 
 from .lower import CARRIERS, Lowered
 from .session import Feeds, Level, Session
-from .sites import LOADED, Site
+from .sites import LOADED, LOOKUP, Site
 
 FOLLOWS = {
     "MatMulIntegerToFloat": ("MatMulIntegerToFloat", "DynamicQuantizeMatMul"),
     "QLinearConv": ("QLinearConv",),
     "MatMulNBits": ("MatMulNBits",),
+    LOOKUP: ("Gather",),
 }
 """The kernels that fulfil an intention."""
 

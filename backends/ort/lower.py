@@ -22,6 +22,7 @@ from ir.qtype import QType
 
 from .conv import lower_conv
 from .linear import lower_linear
+from .lookup import lower_lookup
 from .patterns import Codes, byte_values, decoded, encoded, float_scale, only_reader, zero_code
 from .sites import CONTRIB, LOADED, Refused, Site
 from .weight_only import PACKED_BITS, decode_when_loading, lower_packed
@@ -59,6 +60,11 @@ def lower(graph: Graph) -> Lowered:
     for node in _nodes(made.graph):
         if not node.domain and node.op_type in LINEAR:
             site = _linear(edit, node)
+            if site is not None:
+                made.sites.append(site)
+    for node in _nodes(made.graph):
+        if not node.domain and node.op_type == "Gather":
+            site = _lookup(edit, node)
             if site is not None:
                 made.sites.append(site)
     made.sites += [site for site in map(_carrier, _nodes(made.graph)) if site is not None]
@@ -134,6 +140,17 @@ def _linear(edit: Edit, node: Node) -> Site | None:
         return take()
     except Refused as refused:
         return Site(name, node.op_type, "", reason=str(refused))
+
+
+def _lookup(edit: Edit, node: Node) -> Site | None:
+    """A Gather from a coded table."""
+    table = decoded(node.inputs[0])
+    if table is None or not table.constant:
+        return None
+    try:
+        return lower_lookup(edit, node, table)
+    except Refused:
+        return Site(node.name or "", node.op_type, LOADED)
 
 
 def _carrier(node: Node) -> Site | None:

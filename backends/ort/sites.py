@@ -7,6 +7,8 @@ from dataclasses import dataclass
 CONTRIB = "com.microsoft"
 LOADED = "decoded when loading"
 """The kernel of a stored weight that a float op reads."""
+LOOKUP = "Gather of codes"
+"""The kernel of a coded table: rows are looked up as codes and decoded after."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import onnx_ir
 
 from ir.analysis import idioms
 from ir.analysis.idioms.base import is_op, number
-from ir.graph import QUANT_DOMAIN, Graph, Node, Value, constant, graphs, readers
+from ir.graph import QUANT_DOMAIN, Graph, Node, Value, constant, graphs, rank, readers
 
 LARGEST_MASK = -1e3
 """A constant at or below this, added to scores on their way to a Softmax, is a mask."""
@@ -47,6 +47,30 @@ def masked_values(graph: Graph) -> dict[str, float]:
         if name is not None:
             named[name] = max(threshold, named.get(name, -np.inf))
     return named
+
+
+def padding_inputs(graph: Graph) -> list[str]:
+    """Inputs of two axes that act on the outputs through attention masks alone: 1 marks a token, 0
+    padding (the convention of tokenizers). What the outputs hold at padding, nobody reads."""
+    masked = masked_values(graph)
+    if not masked:
+        return []
+    links = _Links(graph)
+    found: dict[int, Value] = {}
+    pending = list(graph.graph.outputs)
+    while pending:  # all that reaches an output past the masks
+        value = pending.pop()
+        node = value.producer()
+        if id(value) in found:
+            continue
+        found[id(value)] = value
+        pending += links.behind.get(id(value), [])
+        if node is not None and not is_op(node, "Shape", "Size"):
+            pending += [v for v in node.inputs if v is not None and v.name not in masked]
+    return [
+        value.name or "" for value in graph.graph.inputs
+        if id(value) not in found and rank(value) == 2 and value.uses()
+    ]  # fmt: skip
 
 
 class _Links:

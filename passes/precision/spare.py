@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import ClassVar
 
-import numpy as np
-
 from calib.stats import Bins
 from calib.stats.clip_search import range_sqnr
 from ir import ops
@@ -16,23 +14,30 @@ from ir.graph import Graph, array
 from ir.verify import Stage
 from passes.core import Ctx, Effect, Pass, Stat, register
 from passes.ranges import coded_range
-from passes.sites import Linear, linears, make_float
+from passes.sites import Linear, linears
 
-from .what_if import WhatIf, measurable
+from .candidates import Layer, candidates
+from .free import float_weight, free_values, reads_codes
+from .measure import Measure, linear_of
+
+STORED = 1.0
+"""Weights of freed layers stay codes when all of them in float would win back less than this, in
+dB: the file stays small, and the target decodes them when it loads the model."""
 
 
 @register
 @dataclass(frozen=True)
 class Spare(Pass):
-    """Free layers from their codes, the most harmful first, as long as each wins back enough.
+    """Free layers from their codes, those that win back most per work first.
 
-    rewrite:  y = Decode(Encode(x)) @ Decode(wq) --> y = x @ w
+    rewrite:  y = Decode(Encode(x)) @ Decode(wq) --> y = x @ w   (or x @ Decode(wq))
     shapes:   w as in the float model
-    options:  gain: least SQNR in dB of the outputs that a freed layer must win back; share: largest
-              part of all weights that may become float again; tries: layers measured, those first
-              whose input suffers most from its codes; samples: of the calibration data that are
-              measured on
-    error:    smaller by at least `gain` dB per freed layer, on the samples
+    options:  gain: least SQNR in dB of the outputs that a freed layer, or group of layers, must win
+              back; share: largest part of all multiply-accumulates that may become float again;
+              tries: layers measured, those first whose input suffers most from its codes; samples:
+              of the calibration data that are measured on
+    error:    smaller by at least `gain` dB for what is freed first, half of it for what follows, on
+              the samples
     raises:   PassError without data or the float model; a layer that wins back less is reported
               with its figure
     source:   the request in microsoft/onnxruntime#13863: "I found the bad layer, how do I keep it
@@ -45,71 +50,92 @@ class Spare(Pass):
     needs: ClassVar[frozenset[Stat]] = frozenset({Stat.HISTOGRAM})
     optional: ClassVar[bool] = True
 
-    gain: float = 0.5
-    share: float = 0.1
+    gain: float = 0.25
+    share: float = 0.2
     tries: int = 8
     samples: int = 1
 
     def run(self, graph: Graph, ctx: Ctx) -> None:
         if ctx.data is None:
             raise PassError("there is no data to measure layers on", hint="pass data=... (--calib)")
-        own = {site.node.name: site for site in linears(ctx.teacher())}
-        waiting, budget = self._waiting(graph, own, ctx)
-        if not waiting:
+        probes = list(islice(iter(ctx.data), self.samples))
+        coded = [s for s in linears(graph) if ops.decode_of(s.weight) is not None]
+        if not probes or not coded:
             return
-        what_if = WhatIf(ctx.teacher(), list(islice(iter(ctx.data), self.samples)))
-        first, freed = what_if.measure(graph, [(s, own[s.node.name]) for s in waiting])
-        if not np.isfinite(first):
-            return  # nothing is lost, or nothing tells
-        present = first
-        for site in sorted(waiting, key=lambda s: -freed[s.node.name or ""]):
-            original, now = own[site.node.name], freed[site.node.name or ""]
-            refusal = self._refusal(now - first, _weights(original), budget)
-            if refusal is None and present is not first:
-                now = what_if.measure(graph, [(site, original)])[1][site.node.name or ""]
-                if now - present < self.gain / 2:
-                    refusal = "layers freed before it already won its loss back"
-            if refusal is not None:
-                ctx.skip(site.node, refusal)
-                continue
-            make_float(ctx.edit, site, original)
-            ctx.note(f"%{site.y.name} stays float: {present:.1f} -> {now:.1f} dB")
-            ctx.did(site.node)
-            budget, present = budget - _weights(original), now
+        measure = Measure(graph, ctx.teacher(), probes)
+        layers = self._layers(coded, measure, ctx)
+        chosen = self._choose(layers, measure, ctx) if layers else set()
+        if chosen:
+            self._free(graph, coded, layers, chosen, measure, ctx)
 
-    def _waiting(
-        self, graph: Graph, own: dict[str | None, Linear], ctx: Ctx
-    ) -> tuple[list[Linear], float]:
-        """Layers to try, those whose input suffers most first; how many weights may be freed."""
-        found: list[tuple[float, Linear]] = []
-        total = 0
-        for site in linears(graph):
-            if ops.decode_of(site.weight) is None:
+    def _layers(self, coded: list[Linear], measure: Measure, ctx: Ctx) -> list[Layer]:
+        originals = {site.y.name: site for site in linears(ctx.teacher())}
+        total = sum(measure.macs.get(site.y.name or "", 0) for site in coded) or 1
+        return [
+            Layer(site, originals[site.y.name], measure.macs[site.y.name or ""] / total,
+                  input_sqnr(site, ctx))
+            for site in coded
+            if site.y.name in originals and site.y.name in measure.macs and reads_codes(site)
+        ]  # fmt: skip
+
+    def _choose(self, layers: list[Layer], measure: Measure, ctx: Ctx) -> set[str]:
+        """Names of the layers to free: the best per work of all that were measured, one by one."""
+        cost = {layer.name: layer.share for layer in layers}
+        groups = candidates(layers, ctx.teacher(), self.share, self.tries)
+        present = measure.db()
+        trials = []
+        for number, group in enumerate(groups, 1):
+            ctx.progress("measuring layers", number, len(groups))
+            trials.append((measure.db(group) - present, group))
+        work = {group: max(sum(cost[name] for name in group), 1e-3) for group in groups}
+        chosen: set[str] = set()
+        told: dict[str, str] = {}
+        for gain, group in sorted(trials, key=lambda trial: -trial[0] / work[trial[1]]):
+            wider = chosen | group
+            if wider == chosen:
                 continue
-            if site.node.name not in own:
-                ctx.skip(site.node, "the float model has no such layer")
-                continue
-            total += _weights(own[site.node.name])
-            db = input_sqnr(site, ctx)
-            if site.node.graph is not graph.graph:
-                ctx.skip(site.node, "it stands in a body: layers there are not tried")
-            elif not measurable(own[site.node.name]):
-                ctx.skip(site.node, "the float layer reads more than one computed value")
-            elif db is None:
-                ctx.skip(site.node, "its input has no codes of a fixed scale with a histogram")
+            if gain < self.gain:
+                reason = f"float would win back {gain:.1f} dB, less than {self.gain:g}"
+            elif sum(cost[name] for name in wider) > self.share:
+                reason = f"float would win back {gain:.1f} dB, but the share of work is used up"
+            elif (now := measure.db(wider)) - present < self.gain / 2:
+                reason = "layers freed before it already won its loss back"
             else:
-                found.append((db, site))
-        found.sort(key=lambda pair: pair[0])
-        for db, site in found[self.tries :]:
-            ctx.skip(site.node, f"not tried: its input's codes have {db:.1f} dB, others fewer")
-        return [site for _, site in found[: self.tries]], self.share * total
+                names = ", ".join(f"%{name}" for name in sorted(group - chosen))
+                ctx.note(f"{names} stays float: {present:.1f} -> {now:.1f} dB")
+                chosen, present = wider, now
+                continue
+            if len(group) == 1:
+                told[next(iter(group))] = reason
+        for layer in layers:
+            if layer.name not in chosen:
+                reason = told.get(layer.name) or _untried(layer, self.share)
+                ctx.skip(layer.site.node, reason)
+        return chosen
 
-    def _refusal(self, gain: float, size: int, budget: float) -> str | None:
-        if gain < self.gain:
-            return f"float would win back {gain:.1f} dB, less than {self.gain:g}"
-        if size > budget:
-            return f"float would win back {gain:.1f} dB, but the share of weights is used up"
-        return None
+    def _free(
+        self, graph: Graph, coded: list[Linear], layers: list[Layer], chosen: set[str],
+        measure: Measure, ctx: Ctx,
+    ) -> None:  # fmt: skip
+        stored = measure.db(chosen) - measure.db(chosen, stored=chosen) < STORED
+        free_values(ctx.edit, graph, coded, chosen)
+        for layer in layers:
+            if layer.name not in chosen:
+                continue
+            site = linear_of(layer.site.node)
+            if not stored or reads_codes(site):
+                float_weight(ctx.edit, site, layer.original)
+            ctx.did(site.node)
+
+
+def _untried(layer: Layer, share: float) -> str:
+    if layer.db is None:
+        return "its input has no codes of a fixed scale with a histogram"
+    if layer.share > share:
+        return (
+            f"it does {layer.share:.0%} of the work, more than the share of work that may be float"
+        )
+    return f"not tried alone: its input's codes have {layer.db:.1f} dB, others fewer"
 
 
 def input_sqnr(site: Linear, ctx: Ctx) -> float | None:
@@ -124,7 +150,3 @@ def input_sqnr(site: Linear, ctx: Ctx) -> float | None:
     bins: Bins = accumulator.result().bins[0]
     qtype = ops.qtype_of(encode)
     return range_sqnr(bins, *coded_range(encode, qtype), 1 << qtype.bits)
-
-
-def _weights(site: Linear) -> int:
-    return int(np.prod(site.weight.shape.numpy())) if site.weight.shape is not None else 0

@@ -31,12 +31,12 @@ def test_the_layer_with_the_outlier_is_freed_alone():
     result = apply(graph, f"{W8} | rtn | spare{{gain=3,share=1.0}}", data)
     step = result.report.steps[-1]
     assert step.sites == ["Gemm 'h'"]
-    assert coded(result.graph) == ["m"]
+    assert [s.y.name for s in linears(result.graph) if ops.decode_of(s.x)] == ["m"]
     (note,) = step.notes
     assert note.startswith("%h stays float: ")
     before, after = note.split(": ")[1].removesuffix(" dB").split(" -> ")
     assert float(after) - float(before) > 3
-    assert result.report.steps[-1].sqnr["y"] == pytest.approx(float(after), abs=3)
+    assert result.report.steps[-1].sqnr["y"] == pytest.approx(float(after), abs=5)
     (skip,) = step.skips
     assert skip.site == "MatMul 'm'"
 
@@ -44,16 +44,16 @@ def test_the_layer_with_the_outlier_is_freed_alone():
 def test_a_share_of_the_weights_is_the_limit():
     half = apply(MLP, f"{TWO_BITS} | spare{{share=0.4,gain=-200}}", 2).report.steps[-1]
     assert half.sites == ["MatMul 'm'"], "64 of 192 weights"
-    assert any("the share of weights is used up" in skip.reason for skip in half.skips)
+    assert any("the share of work" in skip.reason for skip in half.skips)
     whole = apply(MLP, f"{TWO_BITS} | spare{{share=1.0,gain=-200}}", 2)
     assert coded(whole.graph) == []
     assert ir.show(whole.graph) == ir.show(ir.parse(MLP))
 
 
 def test_only_so_many_layers_are_tried():
-    step = apply(CONVS, f"{W8} | rtn | spare{{tries=1,gain=90}}", 2).report.steps[-1]
-    assert sum("not tried" in skip.reason for skip in step.skips) == 2
-    assert sum("less than 90" in skip.reason for skip in step.skips) == 1
+    step = apply(CONVS, f"{W8} | rtn | spare{{tries=1,gain=90,share=1}}", 2).report.steps[-1]
+    assert sum("not tried" in skip.reason for skip in step.skips) == 1
+    assert sum("less than 90" in skip.reason for skip in step.skips) == 2, "worst, and first"
 
 
 def test_equal_outputs_do_not_turn_gains_into_nothing():
@@ -61,7 +61,7 @@ def test_equal_outputs_do_not_turn_gains_into_nothing():
     text = MLP.replace("-> %y {", "-> %y, %same {").replace(
         "%h  :", "%same : f32[n,8] = Identity(%x)\n  %h  :"
     )
-    step = apply(text, f"{W8} | rtn | spare{{gain=60}}", 2).report.steps[-1]
+    step = apply(text, f"{W8} | rtn | spare{{gain=60,share=1}}", 2).report.steps[-1]
     assert step.sites == []
     assert all("less than 60" in skip.reason for skip in step.skips)
     assert len(step.skips) == 2
