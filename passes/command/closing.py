@@ -38,6 +38,10 @@ def facts(outcome: Outcome) -> dict[str, Any]:
                 name: None if figures is None else asdict(figures)
                 for name, figures in measured.outputs.items()
             },
+            "simulated_db": {
+                name: None if figures is None else figures.sqnr_db
+                for name, figures in measured.simulated.items()
+            },
         },
         "size": {
             "float_bytes": measured.float_file_bytes,
@@ -98,14 +102,20 @@ def tables(found: dict[str, Any]) -> list[Any]:
         f"executed by {accuracy['executed_by']}"
     )
     outputs = [
-        (name, decibels(row["sqnr_db"]), f"{row['cosine']:.5f}", f"{row['max_abs']:.3g}")
+        (
+            name,
+            decibels(row["sqnr_db"]),
+            "" if (plain := accuracy["simulated_db"].get(name)) is None else decibels(plain),
+            f"{row['cosine']:.5f}",
+            f"{row['max_abs']:.3g}",
+        )
         for name, row in accuracy["outputs"].items()
         if row is not None
     ]
     made = [
         table(
             f"{found['model']} -> {found['output']}",
-            ("output", ">SQNR", ">cosine", ">largest error"),
+            ("output", ">SQNR", ">simulated", ">cosine", ">largest error"),
             _cut(outputs),
             where,
         ),

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 
 BATCHES = 16
 """Batches at most that the errors are measured on."""
+SIMULATED = 4
+"""Batches at most that are also simulated."""
+APART = 3.0
+"""dB between simulation and execution that codes at a rounding boundary do not explain."""
 Feeds = dict[str, np.ndarray]
 Outputs = dict[str, "metrics.Comparison | None"]
 
@@ -31,6 +35,8 @@ class Measured:
     """What they were measured on, in words."""
     samples: int
     outputs: Outputs
+    simulated: Outputs = field(default_factory=dict)
+    """The same of the coded graph by its functions' bodies, in the torch executor."""
     float_file_bytes: int = 0
     milliseconds: float | None = None
     float_milliseconds: float | None = None
@@ -50,12 +56,17 @@ def measure(
     graph,
     artifact: backends.Artifact,
     *,
+    coded=None,
     calibration=None,
     held_out=None,
     seed: int = 0,
     progress: Callable[[str, int, int | None], None] = lambda what, done, total: None,
 ) -> Measured:
-    """Run the float model and the artifact on the same feeds, one thread each."""
+    """Run the float model and the artifact on the same feeds, one thread each.
+
+    coded: the graph that the artifact was built from; its simulation stands beside the execution,
+    for a kernel that saturates or was joined wrongly shows only in the difference of the two.
+    """
     import backends
     from backends.ort.bench import latency
 
@@ -64,6 +75,11 @@ def measure(
     reference = _float_session(float_path, graph, artifact)
     tested = artifact.session(1)
     found = Measured(name, _samples(feeds), compare(reference, tested, feeds, progress))
+    if coded is not None:
+        part = feeds[:SIMULATED]
+        found.simulated = compare(reference, Simulation(coded), part, progress)
+        executed = compare(reference, tested, part)
+        found.warnings += _deviations(found.simulated, executed)
     found.float_file_bytes = model_bytes(Path(float_path), graph)
     found.batch = ", ".join(f"{key}{list(a.shape)}" for key, a in feeds[0].items())
     progress("latency", 0, None)
@@ -71,6 +87,31 @@ def measure(
     found.float_milliseconds, found.milliseconds = timed.milliseconds
     found.warnings += _warnings(found, backends)
     return found
+
+
+class Simulation:
+    """A coded graph run by the bodies of its functions, with a session's `run`."""
+
+    def __init__(self, coded) -> None:
+        from backends.torch import Executor
+
+        self._executor = Executor(coded, threads=1, keep_bytes=0)
+
+    def run(self, feeds: Feeds) -> dict[str, np.ndarray]:
+        from passes.evaluate import to_numpy
+
+        return {name: to_numpy(value) for name, value in self._executor.run(feeds).items()}
+
+
+def _deviations(simulated: Outputs, executed: Outputs) -> Iterable[str]:
+    """Outputs whose execution is worse than their simulation by more than rounding can be."""
+    for name, plain in simulated.items():
+        real = executed.get(name)
+        if plain is not None and real is not None and plain.sqnr_db - real.sqnr_db > APART:
+            yield (
+                f"output {name} has {real.sqnr_db:.1f} dB as executed but {plain.sqnr_db:.1f} dB "
+                "as simulated: a kernel computes something else; please report the model"
+            )
 
 
 def compare(reference, tested, feeds: Iterable[Feeds], progress=None) -> Outputs:

@@ -170,6 +170,7 @@ def _quantize(args: argparse.Namespace, chosen, graph, screen: Screen) -> Outcom
             args.model,
             graph,
             artifact,
+            coded=result.graph,
             calibration=batches,
             held_out=held_out,
             seed=args.seed,
