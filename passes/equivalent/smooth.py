@@ -20,6 +20,12 @@ STRENGTHS = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 """How much of a channel's range goes into the weights: the exponents that are compared."""
 
 
+SPIKE = 16.0
+"""A channel whose largest magnitude is this many times its root mean square is no outlying channel,
+but one with rare spikes: its factor would make the weights coarse for all other data (Whisper's
+fc2: 22.8 dB before, 5.4 dB after)."""
+
+
 @dataclass(frozen=True)
 class Channels:
     """Largest magnitude and mean square of each of K channels over the data that was seen."""
@@ -62,6 +68,9 @@ class Smooth(Pass):
             if x.name not in seen or not all(np.isfinite(w).all() for w in weights):
                 ctx.skip(x, "no data reached it, or a weight that reads it is not finite")
                 continue
+            if spiky(seen[x.name]):
+                ctx.skip(x, "its largest channel is large in rare places only")
+                continue
             factors, gain = best_factors(seen[x.name], np.concatenate(weights, axis=1))
             if gain < self.gain:
                 ctx.skip(x, f"its noise would fall by {gain:.1f} dB, less than {self.gain:g}")
@@ -96,6 +105,12 @@ def observed(graph: Graph, values: list[Value], probes: list[Mapping]) -> dict[s
 
         executor.run(feeds, watch={v.name or "": look(v.name or "") for v in values})
     return {name: Channels(top, sums[name][0] / sums[name][1]) for name, top in tops.items()}
+
+
+def spiky(channels: Channels) -> bool:
+    """Whether the largest value stands alone in its channel."""
+    widest = int(np.argmax(channels.top))
+    return bool(channels.top[widest] > SPIKE * np.sqrt(channels.power[widest]))
 
 
 def best_factors(channels: Channels, weight: np.ndarray) -> tuple[np.ndarray, float]:

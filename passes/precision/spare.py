@@ -50,7 +50,7 @@ class Spare(Pass):
     needs: ClassVar[frozenset[Stat]] = frozenset({Stat.HISTOGRAM})
     optional: ClassVar[bool] = True
 
-    gain: float = 0.25
+    gain: float = 0.5
     share: float = 0.2
     tries: int = 8
     samples: int = 1

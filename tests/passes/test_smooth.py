@@ -80,3 +80,11 @@ def test_factors_leave_dead_channels_alone_and_never_add_noise():
     assert (factors > 0).all()
     assert gain > 3
     assert best_factors(Channels(np.zeros(8), np.zeros(8)), weight)[1] == 0
+
+
+def test_rare_spikes_are_no_outlying_channel():
+    data = [{"x": np.random.default_rng(4).normal(size=(1000, 8)).astype(np.float32)}]
+    data[0]["x"][0, 2] = 500
+    step = passes.run(model(), "smooth{gain=0}", data=data).report.steps[0]
+    assert not step.sites
+    assert step.skips[0].reason == "its largest channel is large in rare places only"
