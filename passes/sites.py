@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import onnx_ir
 
 from ir import ops
-from ir.edit import Edit
 from ir.errors import PipelineError
 from ir.graph import Graph, Node, Value, attribute, constant, nodes, rank
 from ir.qtype import QType
@@ -192,31 +191,3 @@ def decodes_of(encode: Node) -> list[Node] | None:
     readers = [use.node for use in encode.outputs[0].uses()]
     alone = all(ops.is_op(node, "Decode") for node in readers)
     return readers if alone and not encode.outputs[0].is_graph_output() else None
-
-
-def make_float(edit: Edit, site: Linear, original: Linear) -> None:
-    """Let a coded layer read floats: its weight as in the float model, its `float_input`.
-
-    Codes and scales that nothing reads any more are gone then.
-    """
-    tensor, name = constant(original.weight), original.weight.name or "weight"
-    assert tensor is not None
-    decodes = [node for node in (ops.decode_of(site.weight), ops.decode_of(site.x)) if node]
-    known = edit.graph.graph.initializers.get(name)
-    same = known is not None and constant(known) is tensor
-    edit.set_input(site.node, 1, known if same else edit.constant(tensor, name))
-    edit.set_input(site.node, 0, float_input(site))
-    for node in decodes:
-        makers = [node, *(n for n in (v.producer() for v in node.inputs if v) if n)]
-        parts = [v for n in makers for v in n.inputs if v is not None]
-        edit.remove_dead(node)
-        for value in parts:
-            edit.drop_constant(value)
-
-
-def float_input(site: Linear) -> Value:
-    """A layer's input before the Encode, unless that exists as codes only."""
-    encode = ops.encode_of(site.x)
-    if encode is None or WRITTEN in encode.metadata_props or encode.inputs[0] is None:
-        return site.x
-    return encode.inputs[0]

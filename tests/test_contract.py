@@ -214,6 +214,7 @@ FLOORS = {
     "w8a16": 36.0,
     "w4a16": 15.0,
     "requantize": 26.0,
+    "w8a8_smooth": 26.0,
 }
 
 

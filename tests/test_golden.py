@@ -10,8 +10,8 @@
 
 Graphs are compared as texts, free of the order of lines and of node names. `passes.run` itself
 verifies every step and executes both sides of EXACT ones. The target is the small one of
-tests/helpers.py; the data is drawn to fit the graph's inputs. `pytest --update-golden` rewrites what
-follows the arrow.
+tests/helpers.py; the data is drawn to fit the graph's inputs. `pytest --update-golden` rewrites
+what follows the arrow.
 """
 
 import difflib

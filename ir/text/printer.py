@@ -294,7 +294,7 @@ def _note(holder: Node | Value) -> str:
     """`; by PASS`, then any other metadata of ours as JSON."""
     meta = {k: v for k, v in holder.metadata_props.items() if k.startswith(words.KEPT)}
     by = meta.get(BY, "")
-    if by and by == by.strip() and " | " not in by and by.isprintable():
+    if by and by == by.strip() and "| " not in f"{by} " and by.isprintable():
         del meta[BY]
         by = f"by {by}"
     else:

@@ -9,7 +9,7 @@ from ir.analysis.blocks import blocks
 from ir.graph import Graph
 from passes.sites import Linear
 
-PREFIXES = (1, 2, 4, 8)
+PREFIXES = (1, 2, 3, 4, 6, 8)
 """Lengths of the runs of layers from the front: what goes wrong there goes through everything."""
 
 

@@ -35,7 +35,8 @@ class Spare(Pass):
     options:  gain: least SQNR in dB of the outputs that a freed layer, or group of layers, must win
               back; share: largest part of all multiply-accumulates that may become float again;
               tries: layers measured, those first whose input suffers most from its codes; samples:
-              of the calibration data that are measured on
+              batches of the calibration data that are measured on; enough: SQNR in dB of the
+              outputs from which on no layer is freed, since floats cost time and size
     error:    smaller by at least `gain` dB for what is freed first, half of it for what follows, on
               the samples
     raises:   PassError without data or the float model; a layer that wins back less is reported
@@ -54,6 +55,7 @@ class Spare(Pass):
     share: float = 0.2
     tries: int = 8
     samples: int = 1
+    enough: float = 30.0
 
     def run(self, graph: Graph, ctx: Ctx) -> None:
         if ctx.data is None:
@@ -63,6 +65,9 @@ class Spare(Pass):
         if not probes or not coded:
             return
         measure = Measure(graph, ctx.teacher(), probes)
+        if measure.db() >= self.enough:
+            ctx.note(f"the outputs have {measure.db():.1f} dB: enough, no layer is tried")
+            return
         layers = self._layers(coded, measure, ctx)
         chosen = self._choose(layers, measure, ctx) if layers else set()
         if chosen:
@@ -94,6 +99,8 @@ class Spare(Pass):
             wider = chosen | group
             if wider == chosen:
                 continue
+            if present >= self.enough:
+                break
             if gain < self.gain:
                 reason = f"float would win back {gain:.1f} dB, less than {self.gain:g}"
             elif sum(cost[name] for name in wider) > self.share:

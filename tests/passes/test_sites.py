@@ -1,6 +1,5 @@
 """Linear layers, their axes, their biases, and the way back to floats."""
 
-import numpy as np
 import pytest
 
 import ir
@@ -8,9 +7,8 @@ from ir import ops
 from ir.edit import Edit
 from ir.errors import PipelineError
 from ir.qtype import QType
-from passes import evaluate
-from passes.sites import bias_of, decodes_of, linears, make_float
-from tests.helpers import MLP, apply, feeds
+from passes.sites import bias_of, decodes_of, linears
+from tests.helpers import MLP, apply
 
 
 def graph(body, inputs="%x: f32[n,4]", outputs="%y"):
@@ -135,42 +133,6 @@ def test_where_a_bias_is(body, where, expected):
 
 
 # back to floats -----------------------------------------------------------------------------------
-
-
-def test_layers_made_float_again_compute_as_before_and_leave_nothing_behind():
-    original = ir.parse(MLP)
-    result = apply(original, "collect | place{w=i4@0x1*f32,a=u8@0*f32+u8} | rtn", 2)
-    coded = ir.clone(result.graph)
-    edit = Edit(coded)
-    for site, before in zip(list(linears(coded)), linears(original), strict=True):
-        make_float(edit, site, before)
-    edit.finish()
-    ir.verify(coded, ir.Stage.FLOAT)
-    assert ir.show(coded) == ir.show(original)
-    data = feeds(original)
-    assert evaluate.sqnr(*(evaluate.outputs_of(g, data) for g in (original, coded))) == {
-        "y": np.inf
-    }
-
-
-def test_a_freed_layer_leaves_its_neighbours_codes_alone():
-    original = ir.parse(
-        "graph g(%x: f32[n,4]) -> %y, %z {\n%w : f32[4,4] = const seed:1\n"
-        "%y : f32[n,4] = MatMul(%x, %w)\n%z : f32[n,4] = MatMul(%x, %w)\n}"
-    )
-    coded = apply(original, "collect | place{w=i8@0x1*f32,a=u8@0*f32+u8} | rtn", 2).graph
-    text = ir.show(coded)
-    edit = Edit(coded)
-    first, second = linears(coded)
-    make_float(edit, first, next(linears(original)))
-    edit.finish()
-    ir.verify(coded, ir.Stage.CODED)
-    assert first.node.inputs[0].name == "x"
-    assert first.node.inputs[1].name == "w"
-    assert second.node.inputs[0].name == "x.decoded"
-    make_float(edit, second, next(linears(original)))
-    edit.finish()
-    assert ir.show(coded) == ir.show(original) != text
 
 
 def test_decodes_of_an_encode():

@@ -28,7 +28,7 @@ def test_the_layer_with_the_outlier_is_freed_alone():
     graph.graph.initializers["w1"].const_value = onnx_ir.tensor(weight)
     data = feeds(graph, 3, 16)
     data[0]["x"][0, 0] = 10000
-    result = apply(graph, f"{W8} | rtn | spare{{gain=3,share=1.0}}", data)
+    result = apply(graph, f"{W8} | rtn | spare{{gain=3,share=1.0,enough=999}}", data)
     step = result.report.steps[-1]
     assert step.sites == ["Gemm 'h'"]
     assert [s.y.name for s in linears(result.graph) if ops.decode_of(s.x)] == ["m"]
@@ -51,7 +51,9 @@ def test_a_share_of_the_weights_is_the_limit():
 
 
 def test_only_so_many_layers_are_tried():
-    step = apply(CONVS, f"{W8} | rtn | spare{{tries=1,gain=90,share=1}}", 2).report.steps[-1]
+    step = apply(
+        CONVS, f"{W8} | rtn | spare{{tries=1,gain=90,share=1,enough=999}}", 2
+    ).report.steps[-1]
     assert sum("not tried" in skip.reason for skip in step.skips) == 1
     assert sum("less than 90" in skip.reason for skip in step.skips) == 2, "worst, and first"
 
@@ -61,14 +63,17 @@ def test_equal_outputs_do_not_turn_gains_into_nothing():
     text = MLP.replace("-> %y {", "-> %y, %same {").replace(
         "%h  :", "%same : f32[n,8] = Identity(%x)\n  %h  :"
     )
-    step = apply(text, f"{W8} | rtn | spare{{gain=60,share=1}}", 2).report.steps[-1]
+    step = apply(text, f"{W8} | rtn | spare{{gain=60,share=1,enough=999}}", 2).report.steps[-1]
     assert step.sites == []
     assert all("less than 60" in skip.reason for skip in step.skips)
     assert len(step.skips) == 2
 
 
 def test_values_without_fixed_codes_are_reported():
-    pipeline = "collect{histogram} | place{w=i8@0x1*f32,a=u8@0*f32+u8,dynamic=true} | rtn | spare"
+    pipeline = (
+        "collect{histogram} | place{w=i8@0x1*f32,a=u8@0*f32+u8,dynamic=true} | rtn"
+        " | spare{enough=999}"
+    )
     step = apply(MLP, pipeline, 2).report.steps[-1]
     assert {skip.reason for skip in step.skips} == {
         "its input has no codes of a fixed scale with a histogram"
