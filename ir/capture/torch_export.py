@@ -39,8 +39,8 @@ def read_torch(source: Any, example: Any, dynamic: Any) -> ir.Model:
             raise CaptureError(
                 f"torch.export cannot trace the module: {_brief(error)}",
                 at=type(source).__name__,
-                hint="check that module(*example) runs without data-dependent control flow, and that "
-                "the example is 2 or longer along every dynamic axis (torch takes 1 as fixed)",
+                hint="check that module(*example) runs, without data-dependent control flow; and "
+                "that the example is 2 or longer along every dynamic axis (torch takes 1 as fixed)",
             ) from error
     model = _to_onnx(program)
     _name_dimensions(model, dynamic)

@@ -127,6 +127,8 @@ def test_spare_frees_by_work_and_reports_the_rest():
     nothing = passes.run(model(), f"{CODES} | spare{{gain=100,share=1,enough=999}}", data=data())
     assert not nothing.report.steps[-1].sites
     assert any("less than 100" in skip.reason for skip in nothing.report.steps[-1].skips)
-    done = passes.run(model(), f"{CODES} | spare{{gain=0.01,share=0.4,enough=999}}", data=data()).report
+    done = passes.run(
+        model(), f"{CODES} | spare{{gain=0.01,share=0.4,enough=999}}", data=data()
+    ).report
     assert len(done.steps[-1].sites) == 1
     assert done.steps[-1].sqnr["y"] > done.steps[-2].sqnr["y"]
