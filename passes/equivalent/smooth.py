@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import ClassVar
@@ -79,7 +79,7 @@ class Smooth(Pass):
             ctx.did(x)
 
 
-def observed(graph: Graph, values: list[Value], probes: list[Mapping]) -> dict[str, Channels]:
+def observed(graph: Graph, values: list[Value], probes: Sequence[Mapping]) -> dict[str, Channels]:
     """Ranges of the last axis of values, over feeds, without rows of padding."""
     tops: dict[str, np.ndarray] = {}
     sums: dict[str, tuple[np.ndarray, int]] = {}
