@@ -12,7 +12,7 @@ import onnx_ir
 
 from backends.base import Verdict
 from ir.edit import Edit
-from ir.errors import PassError
+from ir.errors import PassError, describe
 from ir.formats import integer
 from ir.graph import Graph, Node, Value, array, clone
 from ir.qtype import QType
@@ -87,10 +87,12 @@ class Place(Pass):
         for site, _ in made.kernels.values():
             ctx.did(site.node)
         for site, reason in made.light.values():
-            if reason:
+            if reason and made.kernels:
                 ctx.skip(site.node, f"only its weight carries codes: {reason}")
-            else:
-                ctx.did(site.node)
+                continue
+            if reason:
+                ctx.note(f"{describe(site.node)}: only its weight carries codes: {reason}")
+            ctx.did(site.node)
 
     def _faster(self, graph: Graph, ctx: Ctx) -> bool:
         """Whether carriers pay on the target. Without them less is rounded: a tie goes to that."""

@@ -31,6 +31,12 @@ ACTIVATIONS_FUSED = ("Relu", "Clip")
 UNREACHED = "no calibration sample reached it (a branch that never ran?): it stays float"
 
 
+NO_RUNTIME_SCALE = (
+    "its kernel writes codes, so it needs a calibrated scale; with one computed at run time it is "
+    "slower than the float kernel"
+)
+
+
 @dataclass
 class Plan:
     """The decision for every linear layer, and the values that carry codes."""
@@ -92,6 +98,8 @@ def plan(
             made.refused.append((site.node, verdict.reason))
         elif activation is not None and site.x.name in masked:
             made.refused.append((site.node, "its input carries attention-mask constants"))
+        elif dynamic and not verdict.float_output:
+            made.light[id(site.node)] = (site, NO_RUNTIME_SCALE)
         elif activation is not None and not dynamic and not _ranged(site, verdict, reached):
             made.refused.append((site.node, UNREACHED))
         else:

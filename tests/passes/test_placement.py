@@ -6,7 +6,14 @@ import pytest
 import ir
 from ir import ops
 from ir.qtype import QType
-from passes.placement import ACTIVATION, WEIGHT, candidates, fused_output, plan
+from passes.placement import (
+    ACTIVATION,
+    NO_RUNTIME_SCALE,
+    WEIGHT,
+    candidates,
+    fused_output,
+    plan,
+)
 from passes.sites import linears
 from tests.helpers import CONVS, MLP, SMALL, apply, feeds
 
@@ -95,7 +102,11 @@ def test_selectors_keep_layers_float(keep, expected):
 
 def test_dynamic_codes_nothing_behind_a_kernel():
     _, made = decide(CONVS, dynamic=True)
-    assert set(coded(made)) == {"x", "r1", "s"}
+    assert not coded(made)
+    assert not made.kernels
+    assert {reason for _, reason in made.light.values()} == {NO_RUNTIME_SCALE}
+    _, made = decide(MLP, dynamic=True)
+    assert made.kernels
     assert made.integer == set()
 
 
