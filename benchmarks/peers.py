@@ -50,6 +50,8 @@ PEERS = {
             "ptqc",
             {
                 "w8a8": {"recipe": "w8a8"},
+                "w8a8_more_float": {"recipe": "w8a8{share=0.3,enough=40}"},
+                "w8a8_smooth": {"recipe": "w8a8_smooth"},
                 "w8a8_dynamic": {"recipe": "w8a8_dynamic"},
                 "clean": {"recipe": "clean", "float": True},
             },
