@@ -125,7 +125,7 @@ def main() -> int:
         with tempfile.TemporaryDirectory() as name, screen.working("demo") as bar:
             jobs = [
                 (efficientnet_lite0, "EfficientNet-Lite0", "w8a8", same_class, (48, 64)),
-                (minilm, "MiniLM-L6", "w8a8", same_similarity, (16, 16)),
+                (minilm, "MiniLM-L6", "w8a8_smooth", same_similarity, (16, 16)),
                 (minilm, "MiniLM-L6", "w8a8_dynamic", same_similarity, (16, 16)),
             ]
             for model, title, recipe, task, samples in jobs:
