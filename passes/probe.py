@@ -31,6 +31,21 @@ def probes(graph: Graph, batches: Iterable[Feeds] | None, seed: int) -> list[Fee
     return [_cut(feeds) if _free_batch(graph) else feeds for feeds in found]
 
 
+def first_samples(batches: Iterable[Feeds], samples: int) -> list[Feeds]:
+    """Whole batches from the front, until they hold at least `samples` samples.
+
+    The first axis counts as the batch; a batch of scalars only is one sample.
+    """
+    found: list[Feeds] = []
+    held = 0
+    for feeds in batches:
+        found.append(feeds)
+        held += max((array.shape[0] for array in feeds.values() if array.ndim), default=1)
+        if held >= samples:
+            break
+    return found
+
+
 def _free_batch(graph: Graph) -> bool:
     """Whether no input's first axis has a fixed size."""
     return all(

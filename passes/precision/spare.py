@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import islice
 from typing import ClassVar
 
 from calib.stats import Bins
@@ -13,6 +12,7 @@ from ir.errors import PassError
 from ir.graph import Graph, array
 from ir.verify import Stage
 from passes.core import Ctx, Effect, Pass, Stat, register
+from passes.probe import first_samples
 from passes.ranges import coded_range
 from passes.sites import Linear, linears
 
@@ -35,7 +35,7 @@ class Spare(Pass):
     options:  gain: least SQNR in dB of the outputs that a freed layer, or group of layers, must win
               back; share: largest part of all multiply-accumulates that may become float again;
               tries: layers measured, those first whose input suffers most from its codes; samples:
-              batches of the calibration data that are measured on; enough: SQNR in dB of the
+              of the calibration data, at least, that are measured on; enough: SQNR in dB of the
               outputs from which on no layer is freed, since floats cost time and size
     error:    smaller by at least `gain` dB for what is freed first, half of it for what follows, on
               the samples
@@ -54,13 +54,13 @@ class Spare(Pass):
     gain: float = 0.5
     share: float = 0.2
     tries: int = 8
-    samples: int = 1
+    samples: int = 4
     enough: float = 30.0
 
     def run(self, graph: Graph, ctx: Ctx) -> None:
         if ctx.data is None:
             raise PassError("there is no data to measure layers on", hint="pass data=... (--calib)")
-        probes = list(islice(iter(ctx.data), self.samples))
+        probes = first_samples(ctx.data, self.samples)
         coded = [s for s in linears(graph) if ops.decode_of(s.weight) is not None]
         if not probes or not coded:
             return
