@@ -15,6 +15,7 @@ import numpy as np
 import backends
 import calib
 from backends.base import Target
+from backends.torch.executor import using_threads
 from ir import ops
 from ir.edit import Edit
 from ir.errors import PassError, PtqcError, VerifyError
@@ -68,6 +69,7 @@ def run(
     float_graph: Graph | None = None,
     first: int = 1,
     checkpoint: str | Path | None = None,
+    threads: int | None = None,
 ) -> Result:
     """Apply a pipeline (or a recipe's name) to a graph; the caller's graph is never touched.
 
@@ -79,6 +81,7 @@ def run(
     first: the first step's number, for seeds and messages; crash folders go on counting.
     checkpoint: a path; `<path>.step<number>` holds how far that step's walk over the data is, so
     that a run that was stopped goes on from there. Gone when the walk ends.
+    threads: of torch, during the run; None: as set. On a busy machine one is often fastest.
     Raises PipelineError before any work, PassError or VerifyError with the step's number.
     """
     import ir
@@ -100,13 +103,14 @@ def run(
     loop = _Loop(work, source, pipeline, target, batches, check, seed, tuple(watch), progress)
     loop.checkpoint = None if checkpoint is None else Path(checkpoint)
     loop.begin(stats, float_graph, first)
-    for number, step in enumerate(pipeline, first):
-        try:
-            loop.step(number, step)
-        except Exception as error:
-            if crash_dir is not None:
-                _leave(Path(crash_dir), loop, number, error)
-            raise
+    with using_threads(threads):
+        for number, step in enumerate(pipeline, first):
+            try:
+                loop.step(number, step)
+            except Exception as error:
+                if crash_dir is not None:
+                    _leave(Path(crash_dir), loop, number, error)
+                raise
     loop.report.seconds = time.perf_counter() - started
     loop.report.peak_bytes = peak_bytes()
     last = loop.graph if stage_of(loop.graph) is Stage.FLOAT else loop.float_graph

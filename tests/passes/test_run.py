@@ -5,6 +5,7 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
+import torch
 
 import ir
 from ir.errors import PassError, PipelineError, VerifyError
@@ -367,3 +368,16 @@ def test_probes_are_few_samples_of_the_first_batch():
     assert probes(fixed, big, 0)[0]["x"].shape == (50, 8)
     with pytest.raises(ir.PtqcError, match="no batches"):
         probes(graph, [], 0)
+
+
+def test_threads_are_set_for_the_run_only():
+    seen = []
+
+    class Look(Observer):
+        def before(self, number, step, graph):
+            seen.append(torch.get_num_threads())
+
+    before = torch.get_num_threads()
+    run(ir.parse(MLP) if isinstance(MLP, str) else MLP, "dedup", threads=before + 1, watch=[Look()])
+    assert seen == [before + 1]
+    assert torch.get_num_threads() == before
