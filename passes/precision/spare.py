@@ -54,7 +54,7 @@ class Spare(Pass):
     gain: float = 0.5
     share: float = 0.2
     tries: int = 8
-    samples: int = 4
+    samples: int = 2
     enough: float = 30.0
 
     def run(self, graph: Graph, ctx: Ctx) -> None:
