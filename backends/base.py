@@ -41,10 +41,6 @@ class Target(ABC):
         """Can this node run on codes of these types (None: float)?"""
 
     @abstractmethod
-    def passes_codes(self, node: Node) -> bool:
-        """Whether the node only moves values, so that it runs on codes as well as on floats."""
-
-    @abstractmethod
     def build(self, graph: Graph, **options) -> Any:
         """Lower a graph to an artifact that runs here."""
 

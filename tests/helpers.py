@@ -34,9 +34,6 @@ class Small(Target):
             return Verdict(True, f"QLinear{node.op_type}")
         return Verdict(False, reason=f"no integer kernel for {node.op_type}")
 
-    def passes_codes(self, node: Node) -> bool:
-        return node.op_type in ("Reshape", "Transpose")
-
     def build(self, graph: Graph, **options):
         raise NotImplementedError("graphs are only planned for this target, never built")
 

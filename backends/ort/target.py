@@ -21,10 +21,6 @@ from .session import Session
 from .sites import LOADED
 from .weight_only import LEAST_BLOCK, PACKED_BITS
 
-MOVERS = frozenset(
-    ("MaxPool", "Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "Slice", "Split",
-     "Gather", "Identity")
-)  # fmt: skip
 STEM = 4
 """Up to this many input channels a convolution is a stem: the float kernel reads NCHW as it is
 (measured 0.75 against 0.80 of the whole model's time, and 0.3 to 0.8 dB)."""
@@ -51,9 +47,6 @@ class Ort(Target):
         if activation is None:
             return _weight_only(node, weight)
         return _integer(node, weight)
-
-    def passes_codes(self, node: Node) -> bool:
-        return not node.domain and node.op_type in MOVERS
 
     def build(self, graph: Graph, **options) -> Artifact:
         """Lower `graph`, or the result of `passes.run`; look up in ONNX Runtime what became of it.

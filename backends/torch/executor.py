@@ -88,34 +88,6 @@ class Executor:
         names = self.program.names
         return {name: slots[names[name]] for name in wanted}
 
-    def branches(
-        self,
-        feeds: Mapping[str, Any],
-        changes: Mapping[str, tuple[str, Callable[[torch.Tensor], torch.Tensor]]],
-    ) -> Iterator[tuple[str | None, dict[str, Any]]]:
-        """The outputs as (None, outputs), and for every {value: (source, fn)} what they would be
-        if the value were fn(source): (value, outputs), each alone, in the order of computation.
-
-        Only what comes after the value runs again, and nothing but what that reads is held.
-        """
-        sources = tuple(dict.fromkeys(source for source, _ in changes.values()))
-        tensors = self._tensors(feeds, {})
-        plan = self._plan((*self.outputs, *sources), dict.fromkeys(changes), tensors.keys())
-        slots, names = plan.template.copy(), self.program.names
-        for slot, tensor in tensors.items():
-            slots[slot] = tensor
-        places = {self._slot(value): value for value in changes}
-        with using_threads(self.threads), torch.no_grad():
-            for number, step in enumerate(plan.steps, 1):
-                execute(Plan(plan.template, [step]), slots)
-                for slot in places.keys() & ({step[2]} if isinstance(step[2], int) else step[2]):
-                    source, change = changes[places[slot]]
-                    branch = slots.copy()
-                    branch[slot] = change(branch[names[source]])
-                    execute(Plan(plan.template, plan.steps[number:]), branch)
-                    yield places[slot], {name: branch[names[name]] for name in self.outputs}
-        yield None, {name: slots[names[name]] for name in self.outputs}
-
     def region(self, inputs: Sequence[str], outputs: Sequence[str]) -> Executor:
         """An executor of only the nodes between the cut `inputs` and the values `outputs`.
 

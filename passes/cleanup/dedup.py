@@ -12,19 +12,9 @@ import onnx_ir
 from ir.graph import Graph, Node, Value, graphs
 from passes.core import Ctx, Effect, Pass, register
 
+from .evaluate import RANDOM
 from .walk import has_body
 
-RANDOM = frozenset(
-    {
-        "RandomNormal",
-        "RandomUniform",
-        "RandomNormalLike",
-        "RandomUniformLike",
-        "Multinomial",
-        "Bernoulli",
-        "Dropout",
-    }
-)
 SAMPLE = 4096
 """Bytes looked at before two constants of one type and shape are compared in full."""
 

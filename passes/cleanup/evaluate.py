@@ -12,7 +12,7 @@ from ir.graph import Node, attribute
 
 Arrays = Sequence[np.ndarray | None]
 
-NOT_CONSTANT = frozenset(
+RANDOM = frozenset(
     {
         "RandomNormal",
         "RandomUniform",
@@ -21,20 +21,23 @@ NOT_CONSTANT = frozenset(
         "Multinomial",
         "Bernoulli",
         "Dropout",
-        "QuantizeLinear",
-        "DequantizeLinear",
-        "DynamicQuantizeLinear",
-        "If",
-        "Loop",
-        "Scan",
-        "SequenceMap",
-        "Constant",
-        "Optional",
-        "OptionalGetElement",
-        "OptionalHasElement",
-        "BatchNormalization",
     }
 )
+"""Ops that draw anew every time."""
+NOT_CONSTANT = RANDOM | {
+    "QuantizeLinear",
+    "DequantizeLinear",
+    "DynamicQuantizeLinear",
+    "If",
+    "Loop",
+    "Scan",
+    "SequenceMap",
+    "Constant",
+    "Optional",
+    "OptionalGetElement",
+    "OptionalHasElement",
+    "BatchNormalization",
+}
 """Never folded: not deterministic, hold codes that a reader wants to see, or hold bodies.
 
 (A BatchNormalization of constants does not occur; in training mode it has side results.)

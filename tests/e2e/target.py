@@ -21,9 +21,6 @@ class Plain(Target):
             return Verdict(True, f"QLinear{node.op_type}")
         return Verdict(False, reason=f"no integer kernel for {node.op_type}")
 
-    def passes_codes(self, node):
-        return node.op_type in ("Reshape", "Transpose")
-
     def build(self, graph, **options):
         raise NotImplementedError
 

@@ -67,18 +67,6 @@ def test_only_what_an_output_needs_is_computed() -> None:
     assert seen == ["x", "s", "a"]
 
 
-def test_branches_give_the_outputs_as_if_one_value_were_another() -> None:
-    executor = Executor(graph(RESIDUAL))
-    whole = executor.run({"x": X}, outputs=["a", "b", "s"])
-    changes = {"s": ("x", lambda x: x * 3), "b": ("a", lambda a: a + 1)}
-    found = dict(executor.branches({"x": X}, changes))
-    assert list(found) == ["b", "s", None] or list(found) == ["s", "b", None]
-    a, b, s = (whole[name] for name in "abs")
-    torch.testing.assert_close(found["b"]["y"], torch.exp(a + 1) + s)
-    torch.testing.assert_close(found["s"]["y"], torch.exp(b) + torch.from_numpy(X) * 3)
-    assert torch.equal(found[None]["y"], executor.run({"x": X})["y"])
-
-
 def test_nothing_is_kept_between_runs_where_one_is_all() -> None:
     text = """
     g (float[4] x) => (float[4] y)
