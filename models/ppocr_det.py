@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from models.packages import package_file
-from models.photographs import CALIBRATION, EVALUATION, crops
-from models.sentences import sample
+from models.data.photographs import CALIBRATION, EVALUATION, crops
+from models.data.sentences import sample
+from models.weights.packages import package_file
 
 WEIGHTS = (
     "rapidocr",

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from models.photographs import CALIBRATION, EVALUATION, crops
+from models.data.photographs import CALIBRATION, EVALUATION, crops
 
 DYNAMIC = {"image": {0: "batch"}}
 OUTPUTS = ("logits",)

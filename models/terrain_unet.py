@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from models.packages import package_file
+from models.weights.packages import package_file
 
 WEIGHTS = (
     "adaptive-terrain-diffusion",

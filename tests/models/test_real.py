@@ -17,11 +17,11 @@ from models import (
     mobilenetv2,
     ppocr_det,
     resnet18,
-    speech,
     terrain_unet,
     whisper_encoder,
 )
-from models.photographs import photograph
+from models.data import speech
+from models.data.photographs import photograph
 
 pytestmark = pytest.mark.slow
 

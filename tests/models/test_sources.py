@@ -11,8 +11,9 @@ import pytest
 from scipy.io import wavfile
 
 from ir.errors import DataError
-from models import ctranslate2, sentences, speech
-from models.packages import digest, package_file
+from models.data import sentences, speech
+from models.weights import ctranslate2
+from models.weights.packages import digest, package_file
 
 NUMPY = metadata.version("numpy")
 

@@ -11,7 +11,7 @@ from functools import cache
 import numpy as np
 from PIL import Image
 
-from models.packages import package_file
+from models.weights.packages import package_file
 
 SKIMAGE = ("scikit-image", "0.26.0", "skimage/data/")
 SKLEARN = ("scikit-learn", "1.9.1", "sklearn/datasets/images/")

@@ -20,7 +20,7 @@ RATE = 16000
 
 def folder() -> Path:
     """The folder of wav files. Raises DataError, saying how to get one, when there is none."""
-    shared = Path(os.environ.get("PTQC_SHARED", Path(__file__).parents[1] / ".." / "shared"))
+    shared = Path(os.environ.get("PTQC_SHARED", Path(__file__).parents[2] / ".." / "shared"))
     for place in (os.environ.get("PTQC_SPEECH"), shared / "data" / "fsdd"):
         if place and any(Path(place).glob("*.wav")):
             return Path(place)

@@ -1,0 +1,1 @@
+"""Real data for the reference models: seeded, calibration and evaluation parts disjoint."""
