@@ -97,7 +97,9 @@ def as_past(outputs: Feed) -> Feed:
     return {f"past_{name}": array for name, array in outputs.items() if name != "logits"}
 
 
-def forced(recogniser: Recogniser, waves: Sequence[np.ndarray], tokens: Sequence[Any]) -> list[Feed]:
+def forced(
+    recogniser: Recogniser, waves: Sequence[np.ndarray], tokens: Sequence[Sequence[int]]
+) -> list[Feed]:
     """One decoder feed per recording, teacher-forced on `tokens` (ids without prompt and end).
 
     Even feeds are a prefill of everything said, with an empty past. Odd ones hold the first half in

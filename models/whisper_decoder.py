@@ -147,8 +147,10 @@ def of(whole: nn.Module) -> nn.Module:
 
 def example() -> tuple:
     """Two rows, three tokens behind a past of five."""
-    past, cross = (torch.zeros(2, HEADS, length, HEAD) for length in (5, 1500))
-    caches = [(each,) * LAYERS for each in (past, past, cross, cross)]
+    caches = [
+        tuple(torch.zeros(2, HEADS, length, HEAD) for _ in range(LAYERS))  # one tensor given twice
+        for length in (5, 5, 1500, 1500)  # would be captured as one input
+    ]
     return (torch.zeros(2, 3, dtype=torch.int64), *caches)
 
 
