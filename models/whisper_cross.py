@@ -7,7 +7,6 @@ outputs:  per layer i cross_keys_i, cross_values_i f32[batch, 6, 1500, 64]
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import nn
 

@@ -28,7 +28,7 @@ from ir.errors import DataError
 from models.data import sentences
 
 RATE = 16000
-DIGITS = "zero one two three four five six seven eight nine".split()
+DIGITS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
 _PROMPTS = Path("/usr/share/asterisk/sounds/en_US_f_Allison")
 _READINGS = Path("/usr/share/pocketsphinx/test/data")
 
