@@ -32,7 +32,8 @@ __all__ = [
 
 _HOMES = {
     **dict.fromkeys(("Ctx", "Effect", "Pass", "Stat", "register"), "core"),
-    **dict.fromkeys(("Check", "Result"), "run"),
+    "Check": "loop",
+    "Result": "run",
     "Pipeline": "pipeline",
     "Report": "report",
 }

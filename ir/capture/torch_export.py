@@ -11,6 +11,7 @@ from typing import Any
 
 import onnx_ir as ir
 import torch
+from torch.utils._pytree import tree_map
 
 from ir.capture.read import read_model
 from ir.errors import CaptureError
@@ -104,11 +105,28 @@ def _renamed(dim: int | ir.SymbolicDim, names: dict[str | None, str]) -> int | i
 
 
 def _arguments(example: Any) -> tuple[tuple, dict[str, Any]]:
+    example = _distinct(example)
     if isinstance(example, Mapping):
         return (), dict(example)
     if isinstance(example, tuple | list):
         return tuple(example), {}
     return (example,), {}
+
+
+def _distinct(example: Any) -> Any:
+    """The same structure, a tensor that is in it twice copied: torch.export takes inputs that are
+    one object for one input, and would build a graph that reads the first for both."""
+    seen: set[int] = set()
+
+    def own(leaf: Any) -> Any:
+        if not isinstance(leaf, torch.Tensor):
+            return leaf
+        if id(leaf) in seen:
+            return leaf.clone()
+        seen.add(id(leaf))
+        return leaf
+
+    return tree_map(own, example)
 
 
 def _to_onnx(program: torch.export.ExportedProgram) -> ir.Model:
