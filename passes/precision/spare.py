@@ -65,11 +65,12 @@ class Spare(Pass):
         if not probes or not coded:
             return
         measure = Measure(graph, ctx.teacher(), probes)
-        if measure.db() >= self.enough:
-            ctx.note(f"the outputs have {measure.db():.1f} dB: enough, no layer is tried")
+        present = measure.db()
+        if present >= self.enough:
+            ctx.note(f"the outputs have {present:.1f} dB: enough, no layer is tried")
             return
         layers = self._layers(coded, measure, ctx)
-        chosen = self._choose(layers, measure, ctx) if layers else set()
+        chosen = self._choose(layers, measure, present, ctx) if layers else set()
         if chosen:
             self._free(graph, coded, layers, chosen, measure, ctx)
 
@@ -83,11 +84,13 @@ class Spare(Pass):
             if site.y.name in originals and site.y.name in measure.macs and reads_codes(site)
         ]  # fmt: skip
 
-    def _choose(self, layers: list[Layer], measure: Measure, ctx: Ctx) -> set[str]:
-        """Names of the layers to free: the best per work of all that were measured, one by one."""
+    def _choose(self, layers: list[Layer], measure: Measure, present: float, ctx: Ctx) -> set[str]:
+        """Names of the layers to free: the best per work of all that were measured, one by one.
+
+        present: SQNR in dB with none of them free.
+        """
         cost = {layer.name: layer.share for layer in layers}
         groups = candidates(layers, ctx.teacher(), self.share, self.tries)
-        present = measure.db()
         trials = []
         for number, group in enumerate(groups, 1):
             ctx.progress("measuring layers", number, len(groups))
