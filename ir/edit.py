@@ -41,9 +41,7 @@ class Edit:
         `at` is the node that will read it, or whose place it takes: inside a local function, which
         sees no initializer, a Constant node is put before it instead.
         """
-        tensor = (
-            onnx_ir.tensor(np.asarray(data, order="C")) if isinstance(data, np.ndarray) else data
-        )
+        tensor = _tensor(data) if isinstance(data, np.ndarray) else data
         self.changes += 1
         if at is not None and at.graph in self._function_bodies():
             node = onnx_ir.node("Constant", [], {"value": tensor})
@@ -203,7 +201,7 @@ class Edit:
 
     def retensor(self, value: Value, data: np.ndarray) -> None:
         """Give an initializer other numbers of the same shape, perhaps of another type."""
-        value.const_value = onnx_ir.tensor(data, name=value.name)
+        value.const_value = _tensor(data, value.name)
         self.retype(value, value.const_value.dtype)
 
     def set_input(self, node: Node, index: int, value: Value | None) -> None:
@@ -294,3 +292,11 @@ class Edit:
     def finish(self) -> None:
         """Bring the functions of our ops in line with their uses; call once after the changes."""
         ops.define(self.graph)
+
+
+def _tensor(data: np.ndarray, name: str | None = None) -> onnx_ir.TensorProtocol:
+    """A tensor of an array. Of numbers without onnx_ir.tensor(), whose checks of what it was given
+    cost more than the tensor itself."""
+    if data.dtype.kind in "OSU" or not data.dtype.isnative:
+        return onnx_ir.tensor(data, name=name)
+    return onnx_ir.Tensor(np.asarray(data, order="C"), name=name)
