@@ -12,6 +12,7 @@ Every module here has the same four functions, so that a loop can go over them:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -19,8 +20,18 @@ import ir
 
 
 def capture(model: ModuleType) -> ir.Graph:
-    """The float graph of one of this package's modules, its `DYNAMIC` axes kept open."""
+    """The float graph of one of this package's modules, its `DYNAMIC` axes kept open.
+
+    The outputs of a torch module are named by the module's `OUTPUTS`.
+    """
     net = model.load()
     if isinstance(net, Path):
         return ir.capture(net)
-    return ir.capture(net, model.example(), dynamic=model.DYNAMIC)
+    return named(ir.capture(net, model.example(), dynamic=model.DYNAMIC), model.OUTPUTS)
+
+
+def named(graph: ir.Graph, outputs: Sequence[str]) -> ir.Graph:
+    """The same graph, its outputs renamed in place."""
+    for value, name in zip(graph.graph.outputs, outputs, strict=True):
+        value.name = name
+    return graph

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .core import Ctx, Effect, Pass, Stat, register
+    from .loop import Check
     from .pipeline import Pipeline
     from .report import Report
-    from .run import Check, Result, run
+    from .run import Result, run
 
 __all__ = [
     "Check",
@@ -31,7 +32,8 @@ __all__ = [
 
 _HOMES = {
     **dict.fromkeys(("Ctx", "Effect", "Pass", "Stat", "register"), "core"),
-    **dict.fromkeys(("Check", "Result"), "run"),
+    "Check": "loop",
+    "Result": "run",
     "Pipeline": "pipeline",
     "Report": "report",
 }

@@ -7,6 +7,7 @@ may be at any stages. Batches are walked one at a time; only one batch's float v
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -48,7 +49,7 @@ class WinBack:
     @property
     def selector(self) -> str:
         """For `keep=[...]` of place, or `--keep`."""
-        return f"value:{self.layer}"
+        return f"value:{glob.escape(self.layer)}"
 
 
 def compare(float_graph: Graph, quantized: Graph, batches: Iterable[Feeds]) -> list[ValueGap]:

@@ -92,7 +92,8 @@ def load(folder: Path) -> tuple[Graph, Pipeline, State]:
 
 def repeat(folder: Path):
     """Run a crash folder's graph through the rest of its pipeline, on the probes it saved."""
-    from .run import Check, run
+    from .loop import Check
+    from .run import run
 
     graph, pipeline, state = load(folder)
     return run(

@@ -68,4 +68,4 @@ def test_the_check_sees_a_wrong_import():
     assert allowed("backends.torch.Executor", "calib")
     assert allowed("backends.target", "passes")
     sample = imports_of(ROOT / "passes" / "run.py")
-    assert {"backends.base", "ir.edit", "calib"} <= sample
+    assert {"backends.base", "ir.graph", "calib"} <= sample

@@ -170,11 +170,21 @@ def grid_errors(
     """
     top = levels // 2 - 1
     scales = highs / top if symmetric else (highs - lows) / (levels - 1)
-    scales = np.maximum(scales, np.finfo(np.float64).tiny)[:, None]
-    codes = np.rint(values / scales)
+    scales = np.maximum(scales, np.finfo(np.float64).tiny)
     if symmetric:
-        codes = np.clip(codes, -top, top)
+        least, most = np.full(len(scales), -top), np.full(len(scales), top)
     else:
-        zero = np.rint(-lows[:, None] / scales)
-        codes = np.clip(codes, -zero, levels - 1 - zero)
-    return np.square(values - codes * scales) @ counts
+        least = -np.rint(-lows / scales)
+        most = least + levels - 1
+    found = np.empty(len(scales))
+    error = np.empty(len(values))  # one row at a time stays in the cache
+    for row, scale in enumerate(scales):
+        np.divide(values, scale, out=error)
+        np.rint(error, out=error)
+        np.maximum(error, least[row], out=error)
+        np.minimum(error, most[row], out=error)
+        error *= scale
+        error -= values
+        error *= error
+        found[row] = error @ counts
+    return found

@@ -12,6 +12,7 @@ from calib.stats.base import Stat
 from calib.stats.sample import Sample
 
 _SMALL = 1 << 15  # elements
+_FEW = 1 << 13  # elements: smaller tensors wait until so many are there
 _SQUARE_FITS = 1e12  # float32 holds sums of 10^14 squares of this
 
 
@@ -33,22 +34,66 @@ class Moments(Stat):
     """
 
     name: ClassVar[str] = "moments"
-    kept: ClassVar[tuple[str, ...]] = ("count", "mean", "squares")
+    kept: ClassVar[tuple[str, ...]] = ("count", "mean", "squares", "waiting")
 
     def __post_init__(self) -> None:
         self.count: Any = 0.0
         self.mean: Any = 0.0
         self.squares: Any = 0.0  # sum of squared distances to the mean
+        self._channels = -1
+        self._waiting: list[np.ndarray] = []  # [before, channels, after], joined together
+        self._waiting_size = 0
 
     def _add(self, sample: Sample) -> None:
         low, high = sample.range
-        count, mean, squares = _moments(*sample.grouped(self.axis), max(-low, high))
+        values, masked = sample.grouped(self.axis)
+        channels = values.shape[1]
+        if self.axis is not None and self.batches:
+            self._same_channels(np.empty(self._channels), np.empty(channels), sample)
+        self._channels = channels
+        values, exact = _as_float(values, max(-low, high))
+        if masked is None and exact and values.numel() <= _FEW:
+            self._wait(values.numpy())
+        elif masked is None and values.numel() <= _SMALL:
+            self._join_groups(*_small_moments(values.numpy()))
+        else:
+            self._join_groups(*_moments(values, masked))
+
+    def _wait(self, values: np.ndarray) -> None:
+        """Join small tensors in one go: the fixed cost of doing so is paid once for many."""
+        if self._waiting and self._waiting[0].shape[2] != values.shape[2]:
+            self._join_waiting()
+        self._waiting.append(values.copy())
+        self._waiting_size += values.size
+        if self._waiting_size > _FEW:
+            self._join_waiting()
+
+    def _join_waiting(self) -> None:
+        if self._waiting:
+            values, self._waiting, self._waiting_size = self.waiting, [], 0
+            self._join_groups(*_small_moments(values))
+
+    def _join_groups(self, count: Any, mean: Any, squares: Any) -> None:
         if self.axis is None:
             count, mean, squares = count[0], mean[0], squares[0]
-        self._same_channels(self.mean, mean, sample)
         self._join(count, mean, squares)
 
+    @property
+    def waiting(self) -> np.ndarray:
+        """What waits, as one array: a walk that resumes joins the same groups to the last bit."""
+        return np.concatenate(self._waiting) if self._waiting else np.empty((0, 1, 1), np.float32)
+
+    @waiting.setter
+    def waiting(self, values: np.ndarray) -> None:
+        self._waiting, self._waiting_size = [values] if values.size else [], values.size
+
+    def restore(self, state: dict[str, np.ndarray]) -> None:
+        super().restore(state)
+        self._channels = self._waiting[0].shape[1] if self._waiting else np.size(self.mean)
+
     def _merge(self, other: Any) -> None:
+        self._join_waiting()
+        other._join_waiting()
         self._join(other.count, other.mean, other.squares)
 
     def _join(self, count: Any, mean: Any, squares: Any) -> None:
@@ -61,25 +106,26 @@ class Moments(Stat):
 
     def result(self) -> MomentsResult:
         self._seen()
+        self._join_waiting()
         count = np.asarray(self.count, np.float64)
         variance = np.asarray(self.squares) / np.maximum(count, 1.0)
         return MomentsResult(count, np.asarray(self.mean, np.float64), variance)
 
 
-def _moments(
-    values: torch.Tensor, masked: torch.Tensor | None, absmax: float
-) -> tuple[Any, Any, Any]:
+def _as_float(values: torch.Tensor, absmax: float) -> tuple[torch.Tensor, bool]:
+    """(values as float32, or float64 where squares or bits need it; whether float32 did)."""
+    wide = absmax > _SQUARE_FITS or values.dtype.itemsize > 4 or values.dtype == torch.int32
+    return values.to(torch.float64 if wide else torch.float32), not wide
+
+
+def _moments(values: torch.Tensor, masked: torch.Tensor | None) -> tuple[Any, Any, Any]:
     """(count, mean, sum of squared distances), float64 [channels], of [before, channels, after].
 
     Distances are taken to a centre close to the mean, and the rest of the shift is corrected in
     float64: float32 data lose nothing to cancellation and need no float64 copy, unless their
-    squares leave float32. Small tensors go through numpy, whose calls cost less.
+    squares leave float32.
     """
     dims = (0, 2)
-    wide = absmax > _SQUARE_FITS or values.dtype.itemsize > 4 or values.dtype == torch.int32
-    values = values.to(torch.float64 if wide else torch.float32)
-    if masked is None and values.numel() <= _SMALL:
-        return _small_moments(values.numpy())
     size = values.shape[0] * values.shape[2]
     count = torch.full((values.shape[1],), float(size), dtype=torch.float64)
     if masked is not None:
@@ -97,6 +143,7 @@ def _moments(
 
 
 def _small_moments(values: np.ndarray) -> tuple[Any, Any, Any]:
+    """The same in numpy, whose calls cost less."""
     count = values.shape[0] * values.shape[2]
     mean = np.add.reduce(values, axis=(0, 2), dtype=np.float64) / count
     distance = values - mean[:, None]

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import onnx_ir
 from onnx_ir.passes.common import InlinePass
 
-from ir.analysis import idioms, macs, shapes
+from ir.analysis import idioms, macs, shapes, traffic
 from ir.errors import PassError
 from ir.graph import QUANT_DOMAIN, Graph, Node, Value, clone, constant, scalar
 
@@ -41,6 +41,8 @@ class Row:
     activation_bytes: int
     nonlinear: int
     times: int = 1
+    bops: int = 0
+    """macs times the bits of both operands, 16 for float (see traffic.py)."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,7 @@ class Cost:
     weight_bytes: int = 0
     activation_bytes: int = 0
     nonlinear: dict[str, int] = field(default_factory=dict)
+    bops: int = 0
 
 
 def cost(graph: Graph, binding: Mapping[str, int] | None = None) -> Cost:
@@ -77,6 +80,7 @@ def cost(graph: Graph, binding: Mapping[str, int] | None = None) -> Cost:
         sum(r.weight_bytes for r in rows),
         sum(r.activation_bytes for r in rows),
         dict(nonlinear),
+        sum(r.bops for r in rows),
     )
 
 
@@ -161,8 +165,9 @@ class _Counter:
         )
         name = node.name or (node.outputs[0].name if node.outputs else "") or ""
         return Row(
-            name, op_type, multiplied * times, weight_bytes, written, nonlinear * times, times
-        )
+            name, op_type, multiplied * times, weight_bytes, written, nonlinear * times, times,
+            traffic.bit_operations(node, multiplied * times),
+        )  # fmt: skip
 
     def first_read(self, value: Value | None) -> int:
         tensor = constant(value)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import onnx_ir as ir
 import torch
+from torch.utils._pytree import tree_map
 
 from ir.capture.read import read_model
 from ir.errors import CaptureError
@@ -61,10 +63,12 @@ def _unnamed(dynamic: Any) -> Any:
 def _name_dimensions(model: ir.Model, dynamic: Any) -> None:
     """Give symbols that torch numbered (s77) the names that the caller chose for them.
 
-    Inputs that are nested structures keep torch's names.
+    A sequence of tensors given as one argument is named per tensor: `past` gives `past_0`, ...
+    Deeper structures keep torch's names.
     """
     if isinstance(dynamic, Mapping):
-        pairs = [(value, dynamic.get(value.name)) for value in model.graph.inputs]
+        named = dict(_per_tensor(dynamic))
+        pairs = [(value, named.get(value.name)) for value in model.graph.inputs]
     else:
         pairs = list(zip(model.graph.inputs, dynamic or (), strict=False))
     names: dict[str | None, str] = {}
@@ -84,18 +88,45 @@ def _name_dimensions(model: ir.Model, dynamic: Any) -> None:
                 value.shape = None  # said again, in the new names, by shape inference
 
 
+def _per_tensor(dynamic: Mapping[str, Any]) -> Iterator[tuple[str | None, Any]]:
+    for name, axes in dynamic.items():
+        if isinstance(axes, tuple | list):
+            yield from ((f"{name}_{i}", each) for i, each in enumerate(axes))
+        else:
+            yield name, axes
+
+
 def _renamed(dim: int | ir.SymbolicDim, names: dict[str | None, str]) -> int | ir.SymbolicDim:
     if isinstance(dim, int):
         return dim
-    return ir.SymbolicDim(names.get(dim.value, dim.value))
+    if dim.value is None:
+        return dim
+    return ir.SymbolicDim(re.sub(r"\w+", lambda word: names.get(word[0], word[0]), dim.value))
 
 
 def _arguments(example: Any) -> tuple[tuple, dict[str, Any]]:
+    example = _distinct(example)
     if isinstance(example, Mapping):
         return (), dict(example)
     if isinstance(example, tuple | list):
         return tuple(example), {}
     return (example,), {}
+
+
+def _distinct(example: Any) -> Any:
+    """The same structure, a tensor that is in it twice copied: torch.export takes inputs that are
+    one object for one input, and would build a graph that reads the first for both."""
+    seen: set[int] = set()
+
+    def own(leaf: Any) -> Any:
+        if not isinstance(leaf, torch.Tensor):
+            return leaf
+        if id(leaf) in seen:
+            return leaf.clone()
+        seen.add(id(leaf))
+        return leaf
+
+    return tree_map(own, example)
 
 
 def _to_onnx(program: torch.export.ExportedProgram) -> ir.Model:

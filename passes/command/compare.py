@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from .options import add_data, positive, read_model
+from .options import add_data, add_threads, positive, read_model
 from .screen import Screen
 
 EXAMPLE = "  ptqc compare model.onnx model-int8 --data photos/ --win-back 5"
@@ -32,6 +32,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="measure what keeping each of the N worst "
         "layers float wins back (one run of the data per layer)",
     )
+    add_threads(parser)
     parser.add_argument("--top", type=positive, default=20, metavar="N", help="rows to show")
 
 
@@ -42,6 +43,7 @@ def stopped(args: argparse.Namespace) -> str:
 def run(args: argparse.Namespace, screen: Screen) -> Any:
     import backends
     import passes
+    from backends.torch.executor import using_threads
     from calib import data
     from passes.compare import compare, win_back
 
@@ -68,12 +70,13 @@ def run(args: argparse.Namespace, screen: Screen) -> Any:
             batches,
             bar.units,
         )
-        rows = compare(graph, coded, batches)
-        won = []
-        if args.win_back:
-            bar.step("winning back")
-            clean = passes.run(graph, "clean", check=passes.Check.NONE).graph
-            won = win_back(clean, coded, batches, limit=args.win_back)
+        with using_threads(args.threads):
+            rows = compare(graph, coded, batches)
+            won = []
+            if args.win_back:
+                bar.step("winning back")
+                clean = passes.run(graph, "clean", check=passes.Check.NONE).graph
+                won = win_back(clean, coded, batches, limit=args.win_back)
     found = {
         "float": str(args.float),
         "quantized": str(args.quantized),

@@ -35,6 +35,17 @@ def add_data(
     )
 
 
+def add_threads(parser: argparse.ArgumentParser) -> None:
+    """`--threads` of the work that torch does."""
+    parser.add_argument(
+        "--threads",
+        type=positive,
+        metavar="N",
+        help="of the processor for running the graph (default: every core); on a busy machine "
+        "--threads 1 is often fastest. Latency is always measured on one",
+    )
+
+
 def positive(text: str) -> int:
     """A whole number of at least 1."""
     number = int(text)

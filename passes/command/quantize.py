@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .options import add_data, check_place, pair, pipeline, positive, read_model
+from .options import add_data, add_threads, check_place, pair, pipeline, positive, read_model
 from .screen import Screen
 
 if TYPE_CHECKING:
@@ -86,6 +86,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--samples", type=positive, default=128, metavar="N", help="samples at most of each data"
     )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of every random choice")
+    add_threads(parser)
     parser.add_argument(
         "--check",
         choices=CHECKS,
@@ -162,6 +163,7 @@ def _quantize(args: argparse.Namespace, chosen, graph, screen: Screen) -> Outcom
             progress=bar.units,
             checkpoint=args.resume,
             watch=[_steps(bar, len(chosen))],
+            threads=args.threads,
         )
         bar.step("building")
         artifact = backends.build(result, args.target)

@@ -54,6 +54,9 @@ def wants():
 
 
 def states(found):
+    for stats in found.values():
+        for stat in stats:
+            stat.result()  # joins what waits: how it was grouped is no part of the result
     return {
         (name, k, key): array
         for name, stats in found.items()

@@ -109,3 +109,29 @@ def test_refusals(net):
     program = torch.export.export(net.eval(), (torch.randn(1, 3, 4, 4),))
     with pytest.raises(CaptureError, match="already has its example"):
         capture(program, torch.ones(2))
+
+
+class Difference(torch.nn.Module):
+    def forward(self, x: torch.Tensor, pair: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+        return x - 2 * pair[0] + 3 * pair[1]
+
+
+def test_one_tensor_given_twice_is_still_two_inputs():
+    """torch.export takes inputs that are one object for one input, and then reads it for both."""
+    same = torch.ones(2, 3)
+    graph = capture(Difference(), (same, (same, same)))
+    assert len(graph.graph.inputs) == 3
+    rng = np.random.default_rng(0)
+    x, a, b = (rng.standard_normal((2, 3)).astype(np.float32) for _ in range(3))
+    names = [value.name for value in graph.graph.inputs]
+    (found,) = run(graph, dict(zip(names, (x, a, b), strict=True)))
+    np.testing.assert_allclose(found, x - 2 * a + 3 * b, rtol=1e-6, atol=1e-6)
+
+
+def test_axes_of_tensors_in_a_sequence_are_named():
+    tensors = [torch.ones(2, 3) for _ in range(3)]
+    axes = {0: "rows"}
+    graph = capture(
+        Difference(), (tensors[0], tuple(tensors[1:])), dynamic={"x": axes, "pair": (axes, axes)}
+    )
+    assert [str(value.shape) for value in graph.graph.inputs] == ["[rows,3]"] * 3

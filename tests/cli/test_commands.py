@@ -101,6 +101,17 @@ class TestQuantize:
         assert ran.status == 0, ran.err
         assert json.loads(Path(files["facts.json"]).read_text())["layers"]["quantized"] == 3
 
+    def test_threads_are_those_of_torch_and_are_put_back(self, ptqc, files, monkeypatch) -> None:
+        import torch
+
+        asked = []
+        monkeypatch.setattr(torch, "get_num_threads", lambda: 7)
+        monkeypatch.setattr(torch, "set_num_threads", asked.append)
+        assert quantized(ptqc, files, "--threads", 3).status == 0
+        assert asked[0] == 3
+        assert asked[-1] == 7
+        assert ptqc("quantize", "m", "-r", "w8a8", "-o", "o", "--threads", 0).status != 0
+
     def test_samples_are_a_limit(self, ptqc, files) -> None:
         found = json.loads(quantized(ptqc, files, "--samples", 3, "--json", "-").out)
         assert found["accuracy"]["samples"] == 3

@@ -7,7 +7,8 @@ import pytest
 import ir
 from ir.errors import PassError
 from passes import evaluate
-from passes.compare import compare, gaps, win_back
+from passes.compare import WinBack, compare, gaps, win_back
+from passes.select import select
 from tests.helpers import CONVS, MLP, apply, feeds
 
 W8 = "collect{histogram} | place{w=i8@0x1*f32,a=u8@0*f32+u8} | rtn"
@@ -132,3 +133,14 @@ def test_only_the_worst_layers_are_tried():
     quantized = apply(graph, W8, data).graph
     (only,) = win_back(graph, quantized, data, limit=1)
     assert only.layer == "m"
+
+
+@pytest.mark.parametrize("name", ["/h[0]/MatMul_output", "a*b", "what?"])
+def test_the_selector_names_that_layer_and_no_other(name):
+    """Exporters put brackets into names; a selector reads them as a set of characters."""
+    x, other = (ir.parse(MLP).graph.node(0).outputs[0] for _ in range(2))
+    x.name, other.name = name, name.replace("[0]", "0").replace("*", "--").replace("?", "!")
+    kernels = [x.producer(), other.producer()]
+    selector = WinBack(name, "MatMul", 30.0, 1.0).selector
+    chosen = select(selector, kernels)
+    assert [id(node) in chosen for node in kernels] == [True, False]

@@ -1,0 +1,1 @@
+"""What spoils real data: seeded, of a stated strength."""
