@@ -13,10 +13,18 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from calib.data.stratified import stratified
+from models import samplers
+from models.weights import trained
+
+DYNAMIC = {"x": {0: "batch"}, "t": {0: "batch"}, "label": {0: "batch"}}
+OUTPUTS = ("velocity",)
+STEPS, GUIDANCE = 20, 2.0
 SIDE, PATCH, GRID = 28, 4, 7
 WIDTH, LAYERS, HEADS = 128, 4, 4
 CLASSES = 10
@@ -51,6 +59,46 @@ class Dit(nn.Module):
         h = self.last(_norm(h) * (1 + scale) + shift)
         h = h.reshape(-1, GRID, GRID, PATCH, PATCH).transpose(2, 3)
         return h.reshape(-1, 1, SIDE, SIDE)
+
+
+def load() -> Dit:
+    net = Dit()
+    net.load_state_dict(trained.read("dit"))
+    return net.eval()
+
+
+def example() -> tuple[Tensor, ...]:
+    return torch.zeros(2, 1, SIDE, SIDE), torch.ones(2), torch.tensor([0, NO_CLASS])
+
+
+def calibration(n: int) -> list[samplers.Feed]:
+    """n feeds of one picture each out of the sampler's own flow, even over its steps."""
+    return _feeds(n, seed=1)
+
+
+def evaluation(n: int) -> list[samplers.Feed]:
+    """The same from other noise."""
+    return _feeds(n, seed=2)
+
+
+def sample(velocity: samplers.Velocity, n: int, seed: int, guidance: float = GUIDANCE):
+    """f32[n, 1, 28, 28] pictures in about -1..1 and their labels i64[n], the classes in turn.
+
+    Equal seeds are equal noise, so that the pictures of two velocities can be compared.
+    """
+    start, labels = _start(n, seed)
+    return samplers.sample(velocity, start, labels, STEPS, guidance, no_class=NO_CLASS), labels
+
+
+def _start(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    return samplers.noise(n, (1, SIDE, SIDE), seed), np.arange(n, dtype=np.int64) % CLASSES
+
+
+def _feeds(n: int, seed: int) -> list[samplers.Feed]:
+    start, labels = _start(max(10, -(-n // 4)), seed)  # 40 feeds each: ten or more to choose from
+    velocity = samplers.of_module(load())
+    flow = samplers.trajectories(velocity, start, labels, STEPS, GUIDANCE, no_class=NO_CLASS)
+    return stratified(flow, n, lambda feed: feed["t"].item(), STEPS, seed)
 
 
 class Block(nn.Module):

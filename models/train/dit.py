@@ -1,18 +1,16 @@
-"""Train models/dit.py on Fashion-MNIST: `python -m models.train.dit [--steps N] [--weights FILE]`.
+"""Train models/dit.py on Fashion-MNIST: `python -m models.train.dit [--steps N]`.
 
 Rectified flow: at t the picture is x_t = (1 - t) * x + t * noise, and the model learns the constant
 velocity noise - x of that line. One label in ten is dropped, for guidance. The weights written are
 the moving average. Every step draws from a generator seeded by (seed, step), and the rate is
-constant after its rise: a run stopped by Ctrl-C or a signal goes on where it was, and a shorter run
-is the beginning of a longer one.
+constant after its rise: a run that was stopped goes on from its last checkpoint (every 50 steps) as
+if it had not been, and a shorter run is the beginning of a longer one.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import signal
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -20,8 +18,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from models.train.pictures import pictures
 from models.dit import NO_CLASS, Dit
+from models.train.pictures import pictures, scaled
+from models.weights import trained
 
 
 @dataclass(frozen=True)
@@ -110,18 +109,12 @@ def step(state: State, pictures: Tensor, labels: Tensor, settings: Settings) -> 
     return loss.item()
 
 
-def scaled(pictures: Tensor) -> Tensor:
-    """u8[n, 28, 28] -> f32[n, 1, 28, 28] in -1..1."""
-    return pictures[:, None].float() / 127.5 - 1
-
-
 def train(settings: Settings, checkpoint: Path) -> State:
     """Run on from `checkpoint`, if it is there, to `settings.steps`; saved every 50 steps."""
     state = start(settings)
     if checkpoint.is_file():
         state.restore(checkpoint)
-    images, labels = (torch.from_numpy(part.copy()) for part in pictures("train"))
-    labels = labels.long()
+    images, labels = pictures("train")
     began, recent = time.process_time() - state.cpu_seconds, []
     while state.step < settings.steps:
         recent.append(step(state, images, labels, settings))
@@ -129,5 +122,31 @@ def train(settings: Settings, checkpoint: Path) -> State:
             state.losses.append(sum(recent) / len(recent))
             state.cpu_seconds, recent = time.process_time() - began, []
             state.save(checkpoint)
-            print(f"{state.step:5d} loss {state.losses[-1]:.4f} {state.cpu_seconds:6.0f} CPU s", flush=True)
+            seconds = f"{state.cpu_seconds:6.0f} CPU s"
+            print(f"{state.step:5d} loss {state.losses[-1]:.4f} {seconds}", flush=True)
     return state
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--steps", type=int, default=Settings.steps)
+    parser.add_argument("--checkpoint", type=Path, default=Path(".bench/train/dit.pt"))
+    parser.add_argument("--weights", type=Path, default=trained.FOLDER, help="folder to write to")
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    settings = Settings(steps=options.steps)
+    try:
+        state = train(settings, options.checkpoint)
+    except KeyboardInterrupt:
+        raise SystemExit("stopped; the same command goes on from the checkpoint") from None
+    facts = {
+        "command": f"python -m models.train.dit --steps {options.steps}",
+        **asdict(settings),
+        "cpu_seconds": round(state.cpu_seconds),
+        "loss_of_last_500_steps": round(sum(state.losses[-10:]) / len(state.losses[-10:]), 4),
+    }
+    print(facts, trained.write("dit", state.average, facts, options.weights))
+
+
+if __name__ == "__main__":
+    main()
