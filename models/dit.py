@@ -1,6 +1,6 @@
 """A diffusion transformer that draws 28 x 28 pictures of clothes: many steps, time and class.
 
-source:   trained here on Fashion-MNIST by models/train/dit.py: 1.27 M parameters, fp32
+source:   trained here on Fashion-MNIST by models/train/dit.py: 1.26 M parameters, fp32
 inputs:   x f32[batch, 1, 28, 28], the noisy picture, (1 - t) * picture + t * noise, pictures in
           -1..1; t f32[batch] in 0..1, 1 = noise; label i64[batch] in 0..9, 10 = no class
 outputs:  velocity f32[batch, 1, 28, 28], an estimate of noise - picture

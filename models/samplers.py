@@ -58,8 +58,8 @@ def sample(
     computed at run time mixes them.
     """
     x = start
-    for _, x in _steps(velocity, start, labels, steps, guidance, no_class):
-        pass
+    for _, after in _steps(velocity, start, labels, steps, guidance, no_class):
+        x = after
     return x
 
 
