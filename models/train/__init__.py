@@ -1,0 +1,1 @@
+"""Scripts that train the reference models no package has: `python -m models.train.<model>`."""
