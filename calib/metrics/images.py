@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from scipy import linalg
@@ -157,7 +158,7 @@ def mean_slope(maps: np.ndarray) -> float:
     return float(np.abs(np.diff(maps.astype(np.float64), axis=-1)).mean())
 
 
-def _library():
+def _library() -> Callable[..., Any]:
     try:
         from skimage.metrics import structural_similarity
     except ImportError as error:
