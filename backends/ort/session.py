@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 
-from ir.capture.writing import to_proto
+from ir.capture.writing import to_bytes
 from ir.errors import BackendError, DataError
 from ir.graph import Graph
 
@@ -49,7 +49,7 @@ class Session:
         if dump is not None:
             options.optimized_model_filepath = os.fspath(dump)
         if isinstance(model, Graph):
-            source = to_proto(model).SerializeToString()
+            source = to_bytes(model)
         else:
             source = os.fspath(Path(model))
         try:

@@ -18,15 +18,13 @@ from typing import BinaryIO, Literal
 
 import onnx
 import onnx_ir as ir
-from google.protobuf.message import EncodeError
 
-from ir.capture.names import nested
+from ir.capture.detached import detached, initializers, is_large, weight_bytes
+from ir.capture.pieces import pieces, serialise
 from ir.errors import OutputError
 
 # A protobuf holds less than 2 GB; the rest is left for names, shapes and small constants.
 _LARGEST_INLINE = 1_500_000_000
-# Shapes, axes and scalars stay inline, where readers look for them.
-_SMALLEST_EXTERNAL = 1024
 _ALIGN = 64
 
 
@@ -44,14 +42,15 @@ def save(
     if target.exists() and not target.is_file():
         raise OutputError("the place is taken by something that is not a plain file", at=path)
     if external == "auto":
-        external = _inline_bytes(model) > _LARGEST_INLINE
+        external = weight_bytes(model) > _LARGEST_INLINE
     try:
         if external:
             _save_split(model, target)
         else:
-            content = _serialise(to_proto(model))
+            _check_size(model)
             with _staged(target.parent, target.name) as stage:
-                stage.file.write(content)
+                for piece in pieces(model):
+                    stage.file.write(piece)
                 stage.commit(target)
     except OSError as error:
         raise OutputError(
@@ -67,22 +66,32 @@ def to_proto(model: ir.Model) -> onnx.ModelProto:
 
     Raises OutputError above 1.5 GB of weights, since a protobuf ends at 2 GB.
     """
-    size = _inline_bytes(model)
+    _check_size(model)
+    return ir.to_proto(detached(model))
+
+
+def to_bytes(model: ir.Model) -> bytes:
+    """What `save` writes, as one string. Raises OutputError above 1.5 GB of weights."""
+    _check_size(model)
+    return b"".join(pieces(model))
+
+
+def _check_size(model: ir.Model) -> None:
+    size = weight_bytes(model)
     if size > _LARGEST_INLINE:
         raise OutputError(
             f"{size} bytes of weights do not fit one protobuf",
             hint="save with external=True and load that file",
         )
-    return ir.to_proto(_without_files(model))
 
 
 def _save_split(model: ir.Model, target: Path) -> None:
     """Weights to their own file, then the model; the weights go again if the model fails."""
-    copy = _without_files(model, keep_initializers=True)
+    copy = detached(model, keep_initializers=True)
     with _staged(target.parent, target.name) as stage:
         digest = hashlib.sha256()
         places: dict[int, tuple[int, int]] = {}
-        large = [value for value in _initializers(copy) if _is_large(value)]
+        large = [value for value in initializers(copy) if is_large(value)]
         for value in large:
             tensor = value.const_value
             if tensor is not None and id(tensor) not in places:
@@ -90,7 +99,7 @@ def _save_split(model: ir.Model, target: Path) -> None:
         data = target.with_name(f"{target.stem}-{digest.hexdigest()[:12]}.data")
         for value in large:
             value.const_value = _reference(value, data.name, places)
-        content = _serialise(ir.to_proto(copy))
+        content = serialise(ir.to_proto(copy))
         fresh = not data.exists()
         with _staged(target.parent, target.name) as model_stage:
             model_stage.file.write(content)
@@ -161,62 +170,3 @@ def _staged(folder: Path, name: str) -> Iterator[_Stage]:
             yield _Stage(path, file)
     finally:
         path.unlink(missing_ok=True)
-
-
-def _serialise(proto: onnx.ModelProto) -> bytes:
-    try:
-        return proto.SerializeToString()
-    except (EncodeError, ValueError) as error:
-        raise OutputError(
-            "the model is larger than one protobuf can be", hint="save with external=True"
-        ) from error
-
-
-def _initializers(model: ir.Model) -> Iterator[ir.Value]:
-    for holder in (model.graph, *model.functions.values()):
-        for graph in nested(holder):
-            if isinstance(graph, ir.Graph):
-                yield from graph.initializers.values()
-
-
-def _is_large(value: ir.Value) -> bool:
-    tensor = value.const_value
-    return (
-        tensor is not None
-        and tensor.dtype != ir.DataType.STRING
-        and tensor.nbytes >= _SMALLEST_EXTERNAL
-    )
-
-
-def _inline_bytes(model: ir.Model) -> int:
-    return sum(
-        value.const_value.nbytes
-        for value in _initializers(model)
-        if value.const_value is not None and value.const_value.dtype != ir.DataType.STRING
-    )
-
-
-def _without_files(model: ir.Model, *, keep_initializers: bool = False) -> ir.Model:
-    """A clone that refers to no file: external tensors become arrays over the mapped file."""
-    copy = model.clone()
-    if not keep_initializers:
-        for value in _initializers(copy):
-            if isinstance(value.const_value, ir.ExternalTensor):
-                value.const_value = _in_memory(value.const_value)
-    for holder in (copy.graph, *copy.functions.values()):
-        for graph in nested(holder):
-            for node in graph:
-                _inline_attributes(node)
-    return copy
-
-
-def _inline_attributes(node: ir.Node) -> None:
-    for name, attribute in list(node.attributes.items()):
-        if attribute.type == ir.AttributeType.TENSOR and not attribute.is_ref():
-            tensor = attribute.as_tensor()
-            if isinstance(tensor, ir.ExternalTensor):
-                node.attributes.add(ir.AttrTensor(name, _in_memory(tensor)))
-
-
-def _in_memory(tensor: ir.ExternalTensor) -> ir.Tensor:
-    return ir.Tensor(tensor.numpy(), dtype=tensor.dtype, shape=tensor.shape, name=tensor.name)
