@@ -89,5 +89,6 @@ def decode(
     """(codes - zero) * scale in float32: what DequantizeLinear does."""
     steps = codes.astype(np.float32)
     if zero is not None:
-        steps = steps - expand(zero.astype(np.float32), codes.shape, qtype)
-    return steps * expand(scale.astype(np.float32), codes.shape, qtype)
+        steps -= expand(zero.astype(np.float32), codes.shape, qtype)
+    steps *= expand(scale.astype(np.float32), codes.shape, qtype)
+    return steps

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
+from functools import cached_property
 
 from backends.torch import Executor
 from ir import ops
@@ -20,8 +21,8 @@ from .free import float_weight, free_values, reads_codes
 class Measure:
     """SQNR of a coded graph against the float model's outputs on a few feeds.
 
-    Weights are decoded once for all runs. `macs`: multiply-accumulates of every layer of the float
-    model on these feeds, by its output's name.
+    `present`: mean over the outputs in dB of the graph as it is. `macs`: multiply-accumulates of
+    every layer of the float model on these feeds, by its output's name.
     """
 
     def __init__(self, graph: Graph, teacher: Graph, probes: Sequence[Mapping]) -> None:
@@ -33,14 +34,21 @@ class Measure:
         ]
         self.macs: dict[str, int] = {}
         self._reference = self._teach(teacher)
-        self._graph = clone(graph)
-        edit = Edit(self._graph)
-        for node in list(self._graph.graph.all_nodes()):
+        self._coded = graph
+        self.present = self._db(graph)
+
+    @cached_property
+    def _graph(self) -> Graph:
+        """The graph with its weights decoded: once, for all runs."""
+        copy = clone(self._coded)
+        edit = Edit(copy)
+        for node in list(copy.graph.all_nodes()):
             if ops.is_op(node, "Decode"):
                 _decode_now(edit, node)
         edit.finish()
+        return copy
 
-    def db(self, chosen: Collection[str] = (), stored: Collection[str] = ()) -> float:
+    def db(self, chosen: Collection[str], stored: Collection[str] = ()) -> float:
         """Mean SQNR in dB over the outputs with the `chosen` layers float, but for the weights of
         those `stored`."""
         copy = clone(self._graph)
@@ -52,8 +60,11 @@ class Measure:
             if name not in stored or reads_codes(site):
                 float_weight(edit, site, self._originals[name])
         edit.finish()
-        found = evaluate.sqnr(self._reference, self._read(evaluate.outputs_of(copy, self._probes)))
-        return evaluate.mean_db(found)
+        return self._db(copy)
+
+    def _db(self, graph: Graph) -> float:
+        found = self._read(evaluate.outputs_of(graph, self._probes))
+        return evaluate.mean_db(evaluate.sqnr(self._reference, found))
 
     def _teach(self, teacher: Graph) -> evaluate.Outputs:
         executor = Executor(teacher, keep_bytes=0)

@@ -65,7 +65,7 @@ class Spare(Pass):
         if not probes or not coded:
             return
         measure = Measure(graph, ctx.teacher(), probes)
-        present = measure.db()
+        present = measure.present
         if present >= self.enough:
             ctx.note(f"the outputs have {present:.1f} dB: enough, no layer is tried")
             return
