@@ -1,15 +1,18 @@
 """A Llama-like decoder: RMSNorm, rotary embedding, grouped-query attention, SwiGLU; random weights.
 
 The norm is spelt out and the causal mask is computed from the length, as Hugging Face's export
-has it. `big24` and `tiny.llama` are two sizes of it.
+has it. `big24` and `tiny.llama` are two sizes of it; `cached_decoder` adds the KV cache.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import nn
+
+T = TypeVar("T", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -55,25 +58,34 @@ class Block(nn.Module):
         self.up = nn.Linear(shape.width, shape.hidden, bias=False)
         self.down = nn.Linear(shape.hidden, shape.width, bias=False)
 
-    def attend(
-        self, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, mask: torch.Tensor
-    ) -> torch.Tensor:
+    def project(
+        self, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Queries, keys (both rotated) and values f32[batch, heads or kv_heads, length, head]."""
         batch, length, _ = x.shape
         split = (batch, length, -1, self.shape.head)
         q, k, v = (linear(x).view(split).transpose(1, 2) for linear in (self.q, self.k, self.v))
-        q, k = rotate(q, cos, sin), rotate(k, cos, sin)
+        return rotate(q, cos, sin), rotate(k, cos, sin), v
+
+    def mix(
+        self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor
+    ) -> torch.Tensor:
+        """Attention of the queries over keys and values; f32[batch, length, width]."""
+        batch, _, length, _ = q.shape
         groups = self.shape.heads // self.shape.kv_heads
         if groups > 1:
             k, v = (t.repeat_interleave(groups, 1) for t in (k, v))
         scores = q @ k.transpose(2, 3) * self.shape.head**-0.5 + mask
         return self.o((scores.softmax(-1) @ v).transpose(1, 2).reshape(batch, length, -1))
 
+    def feed_forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.down(nn.functional.silu(self.gate(x)) * self.up(x))
+
     def forward(
         self, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, mask: torch.Tensor
     ) -> torch.Tensor:
-        x = x + self.attend(self.norm1(x), cos, sin, mask)
-        y = self.norm2(x)
-        return x + self.down(nn.functional.silu(self.gate(y)) * self.up(y))
+        x = x + self.mix(*self.project(self.norm1(x), cos, sin), mask)
+        return x + self.feed_forward(self.norm2(x))
 
 
 class Decoder(nn.Module):
@@ -104,7 +116,11 @@ class Decoder(nn.Module):
 def build(shape: Shape, seed: int) -> Decoder:
     """Random weights that keep the activations of every layer at unit size."""
     torch.manual_seed(seed)
-    model = Decoder(shape)
+    return scaled(Decoder(shape), shape)
+
+
+def scaled(model: T, shape: Shape) -> T:
+    """Draws every linear weight of `model` again, of the size that keeps activations at one."""
     for name, weight in model.named_parameters():
         if weight.ndim == 2 and "embed" not in name:
             gain = (2 * shape.layers) ** -0.5 if name.endswith((".o.weight", ".down.weight")) else 1
