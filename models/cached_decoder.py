@@ -59,10 +59,10 @@ class CachedDecoder(nn.Module):
 
 
 def build(shape: Shape, seed: int) -> CachedDecoder:
-    """Random weights that keep the activations of every layer at unit size."""
+    """Random weights; an embedding so small that the last id is not said again for its own sake."""
     torch.manual_seed(seed)
     model = scaled(CachedDecoder(shape), shape)
-    nn.init.normal_(model.embed.weight, std=shape.width**-0.5)
+    nn.init.normal_(model.embed.weight, std=0.5 * shape.width**-0.5)
     return model
 
 
