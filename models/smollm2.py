@@ -75,7 +75,7 @@ def _brown(n: int, part: int) -> list[Feed]:
 
 def wikitext_tokens() -> np.ndarray:
     """i64[tokens] of the WikiText-2 raw test split. Raises DataError where it is absent."""
-    return encode(wikitext.test())
+    return encode(wikitext.text())
 
 
 def prefill(tokens: np.ndarray) -> Feed:

@@ -16,7 +16,7 @@ SHA256 = "4f3e427e4aff23acff917a8a51aeae21bf12832256e26914c8fc250dcef4103c"
 
 
 @cache
-def test() -> str:
+def text() -> str:
     """The whole split. Raises DataError, naming the variable, when absent or another text."""
     shared = Path(os.environ.get("PTQC_SHARED", Path(__file__).parents[2] / ".." / "shared"))
     file = Path(os.environ.get("PTQC_WIKITEXT", shared / "data" / "wiki.test.raw"))

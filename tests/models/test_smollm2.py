@@ -18,7 +18,6 @@ from ir.errors import DataError
 from models import smollm2, smollm2_off_grid
 from models.cached_decoder import Feed, as_arguments, as_past
 from models.data import brown
-from models.weights import gguf
 
 pytestmark = pytest.mark.slow
 LAYERS = smollm2.SHAPE.layers
@@ -74,11 +73,6 @@ def test_tokenizer_returns_the_text() -> None:
     assert smollm2.decode(ids) == TEXT
     assert smollm2.END & set(ids.tolist()) == {2}  # the control token is one id
     assert len(ids) < len(TEXT.encode()) / 2
-
-
-def test_rows_of_a_head_from_pairs_to_halves() -> None:
-    weight = np.arange(12.0)[:, None]
-    assert gguf.halves(weight, 2)[:, 0].tolist() == [0, 2, 4, 1, 3, 5, 6, 8, 10, 7, 9, 11]
 
 
 def test_capture_is_the_module_in_prefill_and_step() -> None:
