@@ -7,8 +7,8 @@ v for o (a channel of v feeds every query head of its group); rows of up for dow
 the outliers of its activations stay. The embedding, which is the output layer too, is untouched.
 
 inputs, outputs: as in `smollm2`
-notes:    sigma 0.2, computed in float64 and rounded to float32 once. What 4 bits cost depends on the
-          draw: nearest rounding of all linears in groups of 64 gives perplexities of 53.5, 48.5
+notes:    sigma 0.2, computed in float64 and rounded to float32 once. What 4 bits cost depends on
+          the draw: nearest rounding of all linears in groups of 64 gives perplexities of 53.5, 48.5
           and 49.6 (WikiText-2, 16 x 512 tokens; float 36.08) for seeds 0, 1 and 2. Compare methods
           on the same seed, and a small gap on several
 """

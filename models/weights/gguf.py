@@ -39,10 +39,11 @@ def reader(file: Path) -> Any:
 
 def state_dict(file: Path, heads: int, kv_heads: int) -> dict[str, np.ndarray]:
     """Every tensor as f32, matrices [out, in]. Raises DataError for a name that is not known."""
-    from gguf.quants import dequantize
+    tensors = reader(file).tensors
+    from gguf.quants import dequantize  # after `reader`, which says how to install it
 
     found = {}
-    for tensor in reader(file).tensors:
+    for tensor in tensors:
         # A copy: what is not quantized comes as a view of the mapped file.
         array = np.array(dequantize(tensor.data, tensor.tensor_type), np.float32)
         kind = tensor.name.split(".")[-2]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -78,6 +79,12 @@ def test_gguf_weights(tmp_path: Path) -> None:
     np.testing.assert_allclose(found[names[1]], weight, atol=0.25)
     assert all(array.dtype == np.float32 for array in found.values())
     found[names[0]] += 1  # not a view of the file
+
+
+def test_gguf_without_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "gguf", None)
+    with pytest.raises(DataError, match="GGUF files need gguf"):
+        gguf.state_dict(tmp_path / "a.gguf", heads=1, kv_heads=1)
 
 
 def test_gguf_of_another_architecture(tmp_path: Path) -> None:
