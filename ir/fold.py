@@ -23,12 +23,13 @@ def fold_scale(stream: Stream, s: np.ndarray, edit: Edit) -> None:
     ports = [(p, 1 / s) for p in stream.writers] + [(p, s) for p in stream.readers]
     places: dict[tuple[int, int], list[tuple[Port, np.ndarray]]] = {}
     for port, factor in ports:  # a weight may write and read one stream
-        index = next(i for i, v in enumerate(port.node.inputs) if v is port.tensor)
-        places.setdefault((id(port.node), index), []).append((port, factor))
+        places.setdefault((id(port.node), _index(port)), []).append((port, factor))
     changed = _members(stream)
     for (_, index), parts in places.items():
         port = parts[0][0]
-        old, numbers = port.tensor, array(port.tensor)
+        old = port.node.inputs[index]
+        numbers = array(old)
+        assert old is not None
         assert numbers is not None
         scaled = numbers.astype(np.float64)
         for part, factor in parts:
@@ -49,10 +50,18 @@ def scale_refusal(stream: Stream, s: np.ndarray) -> str:
     if s.ndim != 1 or not np.isfinite(s).all() or not (s > 0).all():
         return "a scale is one finite positive number per channel"
     for port in (*stream.writers, *stream.readers):
-        numbers = array(port.tensor)
+        numbers = array(port.node.inputs[_index(port)])
         if numbers is None or numbers.shape[port.axis] != len(s):
             return f"%{port.tensor.name} does not hold one number per channel"
     return ""
+
+
+def _index(port: Port) -> int:
+    """Which input the port's tensor is. Not looked up by the tensor: another fold may have changed
+    it since the streams were found (a weight reads one stream and writes the next)."""
+    if port.node.op_type in ("Add", "Mul"):
+        return next(i for i, v in enumerate(port.node.inputs) if array(v) is not None)
+    return 1 if port.role == "weight" else 2
 
 
 def _along(factor: np.ndarray, axis: int, size: int) -> np.ndarray:
