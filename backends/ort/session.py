@@ -48,10 +48,7 @@ class Session:
             options.add_session_config_entry(key, value)
         if dump is not None:
             options.optimized_model_filepath = os.fspath(dump)
-        if isinstance(model, Graph):
-            source = to_bytes(model)
-        else:
-            source = os.fspath(Path(model))
+        source = to_bytes(model) if isinstance(model, Graph) else os.fspath(Path(model))
         try:
             self._session = onnxruntime.InferenceSession(source, options, providers=PROVIDERS)
         except Exception as error:  # ONNX Runtime raises its own classes and bare RuntimeErrors

@@ -56,7 +56,7 @@ def pieces(model: ir.Model) -> Iterator[Piece]:
 def _tensor(
     proto: onnx.TensorProto, weight: ir.TensorProtocol | None
 ) -> tuple[bytes, ir.TensorProtocol | None]:
-    """One initializer of the graph up to the bytes of `weight`, which holds what the proto lacks."""
+    """One initializer of the graph, up to the bytes of the `weight` that the proto lacks."""
     raw = b""
     if weight is not None:
         proto.ClearField("external_data")
@@ -72,7 +72,7 @@ def _bytes_of(tensor: ir.TensorProtocol) -> Piece:
     array = tensor.numpy()
     plain = array.flags.c_contiguous and array.nbytes == tensor.nbytes
     if plain and sys.byteorder == "little" and array.dtype.byteorder != ">":
-        return memoryview(array.reshape(-1).view(np.uint8))
+        return memoryview(array.reshape(-1).view(np.uint8))  # type: ignore[arg-type]
     return tensor.tobytes()
 
 
