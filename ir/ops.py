@@ -104,6 +104,10 @@ def _type_outputs(node: Node, qtype: QType, source: Value) -> None:
             value.shape = source.shape
         elif qtype.per_tensor:
             value.shape = onnx_ir.Shape(())
+        elif source.shape is not None and len(source.shape) == len(qtype.block):
+            kept = zip(source.shape, qtype.block, strict=True)
+            if all(size in (0, 1) for size in qtype.block):
+                value.shape = onnx_ir.Shape([1 if size == 0 else dim for dim, size in kept])
 
 
 def define(model: Graph) -> None:

@@ -14,7 +14,7 @@ from backends.base import Verdict
 from ir.edit import Edit
 from ir.errors import PassError, describe
 from ir.formats import integer
-from ir.graph import Graph, Node, Value, array, clone
+from ir.graph import Graph, Node, Value, array, clone, rank
 from ir.qtype import QType
 from ir.verify import Stage
 
@@ -39,7 +39,8 @@ class Place(Pass):
     rewrite:  y = x @ w
               -->
               y = Decode(Encode(x, sx, zx), sx, zx) @ Decode(Encode(w, sw), sw)
-    shapes:   w pattern is written for a K x N matrix (K inputs, N outputs) whatever the op's layout
+    shapes:   w is written for a K x N matrix (K inputs, N outputs) whatever the op's layout; a for
+              the whole tensor (@0) or for T x K (T tokens: @1x0 gives each its scale) at any rank
     options:  w, a: QTypes of weights and activations, `none` for float; dynamic: scales of
               activations computed at run time (a Scale node) instead of calibrated; keep: selectors
               of layers that stay float (passes/select.py); carriers: whether Add, Concat and
@@ -69,6 +70,8 @@ class Place(Pass):
             raise ValueError("w, the QType of the weights, must be given")
         if self.dynamic and self.a is None:
             raise ValueError("dynamic scales need a, the QType of the activations")
+        if self.a is not None and self.a.block == (1, 0) and not self.dynamic:
+            raise ValueError("scales of single tokens exist at run time only: set dynamic=true")
 
     def run(self, graph: Graph, ctx: Ctx) -> None:
         if self.measure:
@@ -122,16 +125,17 @@ class Place(Pass):
         name = value.name or "x"
         maker = parts[0].producer()  # the Scale node, when there is one
         where = {"after": maker} if maker is not None else _behind(value)
-        encode = ctx.edit.quant("Encode", self.a, [value, *parts], like=name, **where)
+        qtype = at_rank(self.a, value)
+        encode = ctx.edit.quant("Encode", qtype, [value, *parts], like=name, **where)
         decode = ctx.edit.quant(
-            "Decode", self.a, [encode.outputs[0], *parts], like=name, after=encode
+            "Decode", qtype, [encode.outputs[0], *parts], like=name, after=encode
         )
         if written:
             ctx.edit.note(encode, {WRITTEN: "codes"})
         decodes = {encode.graph: decode.outputs[0]}
         for node, index in uses:
             if node.graph not in decodes:  # a body: its kernel wants the Decode beside it
-                inner = ctx.edit.quant("Decode", self.a, [encode.outputs[0], *parts], like=name,
+                inner = ctx.edit.quant("Decode", qtype, [encode.outputs[0], *parts], like=name,
                                        before=node.graph[0])  # type: ignore[index]  # fmt: skip
                 decodes[node.graph] = inner.outputs[0]
             ctx.edit.set_input(node, index, decodes[node.graph])
@@ -143,8 +147,9 @@ class Place(Pass):
         assert self.a is not None
         if self.dynamic:
             name = value.name or "x"
+            qtype = at_rank(self.a, value)
             return list(
-                ctx.edit.quant("Scale", self.a, [value], like=name, **_behind(value)).outputs
+                ctx.edit.quant("Scale", qtype, [value], like=name, **_behind(value)).outputs
             )
         low, high = collected_range(ctx, value.name or "")
         fixed = FIXED_RANGES.get(producer.op_type if producer is not None else "")
@@ -203,6 +208,25 @@ class Place(Pass):
         for site in sites:
             place = 0 if site.node.op_type == "Gather" else 1
             ctx.edit.set_input(site.node, place, decodes[site.node.graph].outputs[0])  # type: ignore[index]
+
+
+def at_rank(pattern: QType, value: Value) -> QType:
+    """`pattern`, written for a T x K matrix, at the rank of a value: T is all axes but the last."""
+    if pattern.per_tensor:
+        return pattern
+    if len(pattern.block) != 2:
+        raise PassError(
+            f"value type {pattern} must be written for the whole tensor or a T x K matrix",
+            at=value, hint="u8@0*f32+u8, or i8@1x0*f32 for one scale a token",
+        )  # fmt: skip
+    axes = rank(value)
+    if axes is None or axes < 1:
+        raise PassError(
+            f"value type {pattern} needs a value of known rank", at=value,
+            hint="use one scale for the tensor: a=u8@0*f32+u8",
+        )  # fmt: skip
+    along, across = pattern.block
+    return dataclasses.replace(pattern, block=(*[along] * (axes - 1), across))
 
 
 def _earlier(first: Node | None, second: Node) -> Node:

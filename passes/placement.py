@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 from backends.base import Target, Verdict
 from ir.analysis.masks import masked_values
-from ir.graph import Graph, Node, Value, constant, nodes
+from ir.graph import Graph, Node, Value, constant, nodes, rank
 from ir.qtype import QType
 
 from .select import select
@@ -35,6 +35,9 @@ NO_RUNTIME_SCALE = (
     "its kernel writes codes, so it needs a calibrated scale; with one computed at run time it is "
     "slower than the float kernel"
 )
+
+
+NO_TOKENS = "the rank of its input is unknown, so its tokens cannot be told apart"
 
 
 @dataclass
@@ -98,6 +101,8 @@ def plan(
             made.refused.append((site.node, verdict.reason))
         elif activation is not None and site.x.name in masked:
             made.refused.append((site.node, "its input carries attention-mask constants"))
+        elif activation is not None and not activation.per_tensor and not rank(site.x):
+            made.light[id(site.node)] = (site, NO_TOKENS)
         elif dynamic and not verdict.float_output:
             made.light[id(site.node)] = (site, NO_RUNTIME_SCALE)
         elif activation is not None and not dynamic and not _ranged(site, verdict, reached):

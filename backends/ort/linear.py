@@ -96,14 +96,7 @@ def _bias(edit: Edit, node: Node, size: int) -> tuple[Value | None, Value]:
     """The bias as float32 [N] (None: there is none) and the value that includes it."""
     result = node.outputs[0]
     if node.op_type == "Gemm":
-        given = node.inputs[2] if len(node.inputs) > 2 else None
-        if given is None:
-            return None, result
-        data = array(given)
-        if data is None or data.size not in (1, size) or (data.ndim > 1 and data.shape[-1] != size):
-            raise Refused("its bias is not one constant per output")
-        row = np.broadcast_to(data.reshape(-1), (size,)) * attribute(node, "beta", 1.0)
-        return edit.constant(row.astype(np.float32), f"{given.name}.row"), result
+        return bias_row(edit, node, size), result
     add = only_reader(result)
     if add is None or add.op_type != "Add" or add.domain or add.graph is not node.graph:
         return None, result
@@ -112,3 +105,15 @@ def _bias(edit: Edit, node: Node, size: int) -> tuple[Value | None, Value]:
     if data is None or data.dtype != np.float32 or data.shape != (size,):
         return None, result
     return other, add.outputs[0]
+
+
+def bias_row(edit: Edit, node: Node, size: int) -> Value | None:
+    """The third input of a Gemm as float32 [N], times beta; None where there is none."""
+    given = node.inputs[2] if node.op_type == "Gemm" and len(node.inputs) > 2 else None
+    if given is None:
+        return None
+    data = array(given)
+    if data is None or data.size not in (1, size) or (data.ndim > 1 and data.shape[-1] != size):
+        raise Refused("its bias is not one constant per output")
+    row = np.broadcast_to(data.reshape(-1), (size,)) * attribute(node, "beta", 1.0)
+    return edit.constant(row.astype(np.float32), f"{given.name}.row")

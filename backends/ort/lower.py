@@ -25,6 +25,7 @@ from .linear import lower_linear
 from .lookup import lower_lookup
 from .patterns import Codes, byte_values, decoded, encoded, float_scale, only_reader, zero_code
 from .sites import CONTRIB, LOADED, Refused, Site
+from .token import lower_token, token_values
 from .weight_only import PACKED_BITS, decode_when_loading, lower_packed
 
 LINEAR = ("MatMul", "Gemm", "Conv")
@@ -129,8 +130,10 @@ def _linear(edit: Edit, node: Node) -> Site | None:
     if x is not None and byte_values(x):
         lowering = lower_conv if node.op_type == "Conv" else lower_linear
         take = lambda: lowering(edit, node, x, weight)  # noqa: E731
+    elif x is not None and token_values(x) and node.op_type != "Conv":
+        take = lambda: lower_token(edit, node, x, weight)  # noqa: E731
     elif x is not None:
-        reason = f"integer kernels read u8@0 values, not {x.qtype}"
+        reason = f"integer kernels read u8@0 values, or i8 with a scale a token, not {x.qtype}"
         return Site(name, node.op_type, "", reason=reason)
     elif node.op_type == "Conv" or weight.qtype.bits not in PACKED_BITS:
         return Site(name, node.op_type, LOADED)

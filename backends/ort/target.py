@@ -19,6 +19,7 @@ from .lower import CARRIERS, LINEAR, lower
 from .saturation import depthwise
 from .session import Session
 from .sites import LOADED
+from .token import is_token
 from .weight_only import LEAST_BLOCK, PACKED_BITS
 
 STEM = 4
@@ -29,16 +30,27 @@ PAIRS = "pairs"
 
 
 class Ort(Target):
-    """u8 values with one scale a tensor, symmetric weights of up to 8 bits with one an output."""
+    """u8 values of one scale a tensor or i8 of one a token; symmetric weights of up to 8 bits with
+    one scale an output."""
 
     name: ClassVar[str] = "ort"
 
     def supports(self, node: Node, activation: QType | None, weight: QType | None) -> Verdict:
         if node.domain:
             return Verdict(False, reason=f"ops of domain '{node.domain}' are run as they are")
-        if activation is not None and not (activation.element == "u8" and activation.per_tensor):
-            reason = f"fast kernels read u8 values of one scale (u8@0*f32+u8), not {activation}"
+        token = activation is not None and is_token(activation)
+        tensor = activation is not None and activation.element == "u8" and activation.per_tensor
+        if activation is not None and not (token or tensor):
+            reason = (
+                "fast kernels read u8 values of one scale (u8@0*f32+u8), or i8 with one a token "
+                f"computed at run time (i8@1x0*f32), not {activation}"
+            )
             return Verdict(False, reason=reason)
+        if token and node.op_type not in ("MatMul", "Gemm"):
+            reason = (
+                f"{node.op_type} mixes what has scales of its own: give values one (u8@0*f32+u8)"
+            )
+            return Verdict(False, reason=reason, weights=node.op_type in LINEAR)
         if weight is None:
             return _carrier(node, activation)
         if node.op_type not in LINEAR:

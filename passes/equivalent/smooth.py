@@ -172,6 +172,7 @@ def _apply(sites: list[Linear], factors: np.ndarray, ctx: Ctx) -> None:
     producer = x.producer()
     where = {"after": producer} if producer is not None else {"before": sites[0].node.graph[0]}  # type: ignore[index]
     made = ctx.edit.node("Mul", [x, inverse], like=f"{x.name}.smooth", **where)  # type: ignore[arg-type]
+    made.outputs[0].type, made.outputs[0].shape = x.type, x.shape
     for site in sites:
         numbers, old = array(site.weight), site.weight
         assert numbers is not None
