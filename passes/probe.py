@@ -12,7 +12,7 @@ import calib
 from ir.errors import DataError
 from ir.graph import Graph
 
-PROBES = 4
+PROBES = 2
 """Samples of the first batch that are used, where the graph lets the batch be cut."""
 
 Feeds = dict[str, np.ndarray]
@@ -28,35 +28,39 @@ def probes(graph: Graph, batches: Iterable[Feeds] | None, seed: int) -> list[Fee
     found = list(islice(iter(source), 1))
     if not found:
         raise DataError("the calibration data has no batches", hint="give at least one")
-    return [_cut(feeds) if _free_batch(graph) else feeds for feeds in found]
+    return [_cut(feeds, PROBES) if _free_batch(graph) else feeds for feeds in found]
 
 
-def first_samples(batches: Iterable[Feeds], samples: int) -> list[Feeds]:
-    """Whole batches from the front, until they hold at least `samples` samples.
+def first_samples(
+    batches: Iterable[Feeds], samples: int, graph: Graph | None = None
+) -> list[Feeds]:
+    """Batches from the front until they hold `samples` samples.
 
-    The first axis counts as the batch; a batch of scalars only is one sample.
+    The first axis counts as the batch; a batch of scalars only is one sample. graph: the last batch
+    is cut to what is asked for, where this graph lets it.
     """
     found: list[Feeds] = []
-    held = 0
+    held, free = 0, graph is not None and _free_batch(graph)
     for feeds in batches:
-        found.append(feeds)
-        held += max((array.shape[0] for array in feeds.values() if array.ndim), default=1)
         if held >= samples:
             break
+        found.append(_cut(feeds, samples - held) if free else feeds)
+        held += max((array.shape[0] for array in feeds.values() if array.ndim), default=1)
     return found
 
 
 def _free_batch(graph: Graph) -> bool:
-    """Whether no input's first axis has a fixed size."""
+    """Whether no input's and no output's first axis has a fixed size."""
     return all(
         value.shape is not None and value.shape.rank() and not isinstance(value.shape[0], int)
-        for value in graph.graph.inputs
+        for value in (*graph.graph.inputs, *graph.graph.outputs)
     )
 
 
-def _cut(feeds: Feeds) -> Feeds:
+def _cut(feeds: Feeds, samples: int) -> Feeds:
     """The first samples, when all inputs share a batch axis."""
-    sizes = {array.shape[0] for array in feeds.values()}
-    if len(sizes) != 1 or next(iter(sizes)) <= PROBES:
+    sizes = {array.shape[0] if array.ndim else None for array in feeds.values()}
+    size = sizes.pop() if len(sizes) == 1 else None
+    if size is None or size <= samples:
         return feeds
-    return {name: array[:PROBES] for name, array in feeds.items()}
+    return {name: array[:samples] for name, array in feeds.items()}

@@ -6,11 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import backends
+import calib
 import ir
 import passes
 from benchmarks.feeds import Feed
 from benchmarks.workers.protocol import main
 from passes import registry
+
+ROWS = 8
+"""Rows of equal shapes that are run together: what `ptqc quantize` does with data from a file."""
 
 registry.passes()  # load what loads lazily: peers are not charged for their imports either
 backends.target("ort")
@@ -20,9 +24,11 @@ def quantize(model: Path, feeds: list[Feed], out: Path, options: dict[str, Any])
     """Option `recipe`: a pipeline. Option `float`: write the float graph that it leaves."""
     graph = ir.capture(model)
     if options.get("float"):
-        ir.save(passes.run(graph, options["recipe"], data=feeds).graph, out)
+        data = calib.data.load(feeds, graph, batch_size=ROWS)
+        ir.save(passes.run(graph, options["recipe"], data=data).graph, out)
         return
-    result = passes.run(graph, options["recipe"], data=feeds)
+    data = calib.data.load(feeds, graph, batch_size=ROWS)
+    result = passes.run(graph, options["recipe"], data=data)
     backends.build(result, "ort").save(out)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import ClassVar
 
 import numpy as np
@@ -14,6 +13,7 @@ from ir.analysis.masks import masked_values
 from ir.graph import Graph, Value, array, constant, rank
 from passes.core import Ctx, Effect, Pass, register
 from passes.padding import valid_rows, without_padding
+from passes.probe import first_samples
 from passes.sites import Linear, linears
 
 STRENGTHS = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
@@ -42,7 +42,7 @@ class Smooth(Pass):
     rewrite:  y = x @ w --> y = (x * (1 / s)) @ (s * w), one product for all layers that read x
     shapes:   s [K], of the K inputs of w [K, N] (Gemm with transB: [N, K])
     options:  gain: least fall in dB of the noise predicted for 8-bit codes of x and w that pays the
-              product; samples: of the calibration data from which ranges of channels are taken
+              product; samples: of the calibration data, at least, that give the ranges
     error:    exact but for rounding
     raises:   nothing; skips inputs that would win less, with the figure
     source:   SmoothQuant, arXiv:2211.10438; the exponent is chosen per input by the noise that it
@@ -54,11 +54,11 @@ class Smooth(Pass):
     optional: ClassVar[bool] = True
 
     gain: float = 6.0
-    samples: int = 4
+    samples: int = 16
 
     def run(self, graph: Graph, ctx: Ctx) -> None:
         groups = _groups(graph)
-        probes = list(islice(iter(ctx.data or ()), self.samples))
+        probes = first_samples(ctx.data or (), self.samples)
         if not groups or not probes:
             return
         seen = observed(graph, [sites[0].x for sites in groups], probes)

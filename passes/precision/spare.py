@@ -35,7 +35,7 @@ class Spare(Pass):
     options:  gain: least SQNR in dB of the outputs that a freed layer, or group of layers, must win
               back; share: largest part of all multiply-accumulates that may become float again;
               tries: layers measured, those first whose input suffers most from its codes; samples:
-              of the calibration data, at least, that are measured on; enough: SQNR in dB of the
+              of the calibration data that are measured on; enough: SQNR in dB of the
               outputs from which on no layer is freed, since floats cost time and size
     error:    smaller by at least `gain` dB for what is freed first, half of it for what follows, on
               the samples
@@ -60,7 +60,7 @@ class Spare(Pass):
     def run(self, graph: Graph, ctx: Ctx) -> None:
         if ctx.data is None:
             raise PassError("there is no data to measure layers on", hint="pass data=... (--calib)")
-        probes = first_samples(ctx.data, self.samples)
+        probes = first_samples(ctx.data, self.samples, graph)
         coded = [s for s in linears(graph) if ops.decode_of(s.weight) is not None]
         if not probes or not coded:
             return
