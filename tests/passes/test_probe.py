@@ -25,7 +25,7 @@ def test_batches_are_cut_to_what_is_asked_for(sizes, samples, taken):
     assert [feeds["x"][0, 0] for feeds in found] == list(range(len(taken)))
 
 
-TURNED = ir.parse("graph g(%x: f32[n,3]) -> %y {\n  %y : f32[3,n] = Transpose{perm=[1, 0]}(%x)\n}")
+TURNED = ir.parse("graph g(%x: f32[n,3]) -> %y {\n  %y : f32[3,n] = Transpose(%x) {perm=[1, 0]}\n}")
 
 
 @pytest.mark.parametrize("graph", [FIXED, TURNED, None], ids=["fixed", "turned", "not asked"])
