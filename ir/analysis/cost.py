@@ -87,8 +87,8 @@ def cost(graph: Graph, binding: Mapping[str, int] | None = None) -> Cost:
 def _numbered(graph: Graph, binding: dict[str, int]) -> Graph:
     """The graph with functions inlined and shapes known; the caller's own graph when it is so."""
     calls = any(f.domain != QUANT_DOMAIN for f in graph.functions.values())
-    known = all(v.shape is not None for node in graph.graph for v in node.outputs)
-    if not calls and known:
+    values = [v for node in graph.graph for v in node.outputs]
+    if not calls and all(_known(v, binding) for v in values):
         return graph
     own = clone(graph)
     if calls:
@@ -96,7 +96,18 @@ def _numbered(graph: Graph, binding: dict[str, int]) -> Graph:
     for value in own.graph.inputs:
         if value.shape is not None:
             value.shape = onnx_ir.Shape([_bind(dim, binding) for dim in value.shape])
+    for node in own.graph:
+        for value in node.outputs:
+            if not _known(value, binding):
+                value.shape = None  # an exporter's symbol of its own: inferred from the numbers
     return shapes.infer(own)
+
+
+def _known(value: Value, binding: dict[str, int]) -> bool:
+    """Whether every dim is a number, or bound to one."""
+    return value.shape is not None and all(
+        isinstance(_bind(dim, binding), int) for dim in value.shape
+    )
 
 
 def _bind(dim: int | onnx_ir.SymbolicDim, binding: dict[str, int]) -> int | onnx_ir.SymbolicDim:

@@ -9,6 +9,7 @@ from onnx import TensorProto as T
 from onnx import helper as h
 from torch import nn
 
+import ir
 from ir.analysis import shapes
 from ir.analysis.cost import cost
 from ir.errors import PassError
@@ -160,3 +161,17 @@ def test_the_callers_graph_is_untouched():
     assert cost(graph, {"n": 3}).macs == 72
     assert graph.graph.outputs[0].shape is None
     assert str(graph.graph.inputs[0].shape) == "[n,4]"
+
+
+def test_symbols_of_the_exporter_follow_from_the_inputs():
+    graph = ir.parse(
+        """graph g(%x: f32[batch,4]) -> %y {
+  %w : f32[4,3] = const seed:1
+  %h : f32[unk__0,4] = Relu(%x)
+  %y : f32[unk__1,3] = MatMul(%h, %w)
+}"""
+    )
+    assert cost(graph, {"batch": 2}).macs == 2 * 4 * 3
+    with pytest.raises(PassError, match="'batch'"):
+        cost(graph, {})
+    assert [str(d) for d in next(iter(graph.graph)).outputs[0].shape] == ["unk__0", "4"]
