@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 from benchmarks import cleanup, memory, saturation, scaling, w8a8
+from benchmarks.study import __main__ as study
 
 FAMILIES = {
     "w8a8": w8a8,
@@ -12,6 +13,7 @@ FAMILIES = {
     "cleanup": cleanup,
     "scaling": scaling,
     "memory": memory,
+    "study": study,
 }
 
 

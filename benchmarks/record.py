@@ -31,16 +31,21 @@ def machine() -> Row:
 
 def keep(family: str, row: Row, keys: Iterable[str]) -> None:
     """Adds a row to a family's file, in place of an older one with the same values of `keys`."""
-    RESULTS.mkdir(exist_ok=True)
+    file = RESULTS / f"{family}.jsonl"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    same = [row[key] for key in keys]
+    kept = [each for each in rows(family) if [each.get(key) for key in keys] != same]
+    ordered = sorted([*kept, row], key=lambda each: [str(each.get(key)) for key in keys])
+    draft = file.with_suffix(".part")
+    draft.write_text("".join(json.dumps(each) + "\n" for each in ordered))
+    draft.replace(file)
+
+
+def rows(family: str) -> list[Row]:
+    """The rows of a family's file, in its order."""
     file = RESULTS / f"{family}.jsonl"
     lines = file.read_text().splitlines() if file.exists() else []
-    same = [row[key] for key in keys]
-    old = [json.loads(line) for line in lines]
-    kept = [each for each in old if [each.get(key) for key in keys] != same]
-    rows = sorted([*kept, row], key=lambda each: [str(each.get(key)) for key in keys])
-    draft = file.with_suffix(".part")
-    draft.write_text("".join(json.dumps(each) + "\n" for each in rows))
-    draft.replace(file)
+    return [json.loads(line) for line in lines]
 
 
 def show(title: str, rows: list[Row], columns: list[str]) -> None:

@@ -41,19 +41,19 @@ def example() -> dict[str, np.ndarray]:
 
 def calibration(n: int) -> list[dict[str, np.ndarray]]:
     """n feeds of one image each, with one to six lines of text."""
-    return [{"x": preprocess(image)} for image, _ in _images(n, 0)]
+    return [{"x": preprocess(image)} for image, _ in images(n, 0)]
 
 
 def evaluation(n: int) -> list[dict[str, np.ndarray]]:
-    return [{"x": preprocess(image)} for image, _ in _images(n, 1)]
+    return [{"x": preprocess(image)} for image, _ in images(n, 1)]
 
 
 def labelled(n: int) -> list[tuple[np.ndarray, list[Box]]]:
     """The evaluation images with the boxes (left, top, right, bottom) of their lines, in pixels."""
-    return [(preprocess(image), boxes) for image, boxes in _images(n, 1)]
+    return [(preprocess(image), boxes) for image, boxes in images(n, 1)]
 
 
-def _images(n: int, part: int) -> list[tuple[Image.Image, list[Box]]]:
+def images(n: int, part: int) -> list[tuple[Image.Image, list[Box]]]:
     backgrounds = crops(list((CALIBRATION, EVALUATION)[part]), n, SIZE, seed=part + 2)
     lines = sample(n * 6, part=part, seed=1)
     rng = np.random.default_rng(part)

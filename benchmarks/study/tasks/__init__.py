@@ -1,0 +1,1 @@
+"""How a model is calibrated and scored: one file per kind of task."""
