@@ -90,6 +90,7 @@ PEERS = {
             },
             ("onnxsim==0.8.1", *ORT),
         ),
+        Peer("onnxslim", "onnxslim", {"slim": {}}, ("onnxslim==0.1.98", *ORT)),
         Peer(
             "onnx-quantize",
             "onnx_quantize",
