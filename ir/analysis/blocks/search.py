@@ -55,8 +55,8 @@ class Search:
     def blocks(self, join: Node) -> list[Block]:
         """The block of a join, and those of its partial sums that start nearer to it.
 
-        x + f(x) + skip, where skip comes from another level, is one block of x in the block of
-        what x and skip both come from. Where they come from nothing in common, skip is a side input.
+        x + f(x) + skip, where skip comes from another level, is a block of x within the block of
+        what x and skip both come from. Where that is nothing, skip is a side input.
         """
         found = [b for b in [self.block(join)] if b is not None]
         for inner in terms(join)[1]:
