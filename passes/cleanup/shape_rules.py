@@ -11,25 +11,27 @@ import numpy as np
 from ir.graph import Node, Value, attribute, scalar
 
 from .symbols import Poly
+from .window_rules import WINDOWS
 
 if TYPE_CHECKING:
     from .dims import Dims
 
 Shape = tuple["int | Poly", ...]
+Partial = tuple["int | Poly | None", ...]
+"""A shape of which some sizes do not follow from the inputs: None."""
 
 
-def broadcast(*shapes: Shape) -> Shape:
-    """The broadcast shape. raises: ArithmeticError when two unknown sizes meet."""
+def broadcast(*shapes: Shape) -> Partial:
+    """The broadcast shape; None where two unknown sizes meet."""
     rank = max(len(s) for s in shapes)
     padded = [(1,) * (rank - len(s)) + s for s in shapes]
     result = []
     for sizes in zip(*padded, strict=True):
         wide = {size for size in sizes if size != 1}
         numbers = {size for size in wide if isinstance(size, int)}
-        if len(wide) > 1 and not numbers:
-            raise ArithmeticError("two unknown sizes meet")
         # A known size above 1 wins: the other must be equal to it, or 1.
-        result.append(next(iter(numbers or wide), 1))
+        open_ = len(wide) > 1 and not numbers
+        result.append(None if open_ else next(iter(numbers or wide), 1))
     return tuple(result)
 
 
@@ -50,7 +52,7 @@ def _same(node: Node, dims: Dims) -> Shape | None:
     return dims.shape(node.inputs[0])
 
 
-def _elementwise(node: Node, dims: Dims) -> Shape | None:
+def _elementwise(node: Node, dims: Dims) -> Partial | None:
     shapes = [dims.shape(value) for value in node.inputs]
     return None if None in shapes else broadcast(*shapes)  # type: ignore[arg-type]
 
@@ -71,7 +73,7 @@ def _transpose(node: Node, dims: Dims) -> Shape | None:
     return tuple(shape[i] for i in attribute(node, "perm", tuple(reversed(range(len(shape))))))
 
 
-def _matmul(node: Node, dims: Dims) -> Shape | None:
+def _matmul(node: Node, dims: Dims) -> Partial | None:
     a, b = (dims.shape(value) for value in node.inputs)
     if a is None or b is None or len(a) < 2 or len(b) < 2:
         return None
@@ -121,7 +123,7 @@ def _gather(node: Node, dims: Dims) -> Shape | None:
     return (*data[:axis], *indices, *data[axis + 1 :])
 
 
-def _expand(node: Node, dims: Dims) -> Shape | None:
+def _expand(node: Node, dims: Dims) -> Partial | None:
     shape, wanted = dims.shape(node.inputs[0]), dims.numbers(node.inputs[1])
     return None if shape is None or wanted is None else broadcast(shape, tuple(wanted))
 
@@ -224,7 +226,8 @@ _SAME = (
 _BROADCAST = (
     "Add Sub Mul Div Pow Where Equal Less Greater LessOrEqual GreaterOrEqual And Or Min Max Mod"
 )
-SHAPES: dict[str, Callable[[Node, Dims], Shape | None]] = {
+SHAPES: dict[str, Callable[[Node, Dims], Partial | None]] = {
+    **WINDOWS,
     **dict.fromkeys(_SAME.split(), _same),
     **dict.fromkeys(_BROADCAST.split(), _elementwise),
     "Reshape": _reshape, "Transpose": _transpose, "MatMul": _matmul, "Concat": _concat,
