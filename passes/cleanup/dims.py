@@ -64,6 +64,16 @@ class Dims:
         except (ArithmeticError, IndexError, TypeError, ValueError):
             return  # beyond what these rules know; the declared shape stands
 
+    def write(self, value: Value) -> None:
+        """Put the numbers that are known onto a value whose declared shape leaves them open."""
+        shape = self.shape(value)
+        if shape is None or value.is_graph_output():
+            return
+        old = value.shape if value.shape is not None else [None] * len(shape)
+        new = [d if isinstance(d, int) else k for d, k in zip(shape, old, strict=True)]
+        if value.shape is None or list(old) != new:
+            value.shape = onnx_ir.Shape(new)
+
 
 def _whole(dtype: onnx_ir.DataType) -> bool:
     return dtype.is_integer() or dtype == onnx_ir.DataType.BOOL

@@ -27,12 +27,24 @@ def broadcast(*shapes: Shape) -> Partial:
     padded = [(1,) * (rank - len(s)) + s for s in shapes]
     result = []
     for sizes in zip(*padded, strict=True):
-        wide = {size for size in sizes if size != 1}
+        wide = _without_cut({size for size in sizes if size != 1})
         numbers = {size for size in wide if isinstance(size, int)}
         # A known size above 1 wins: the other must be equal to it, or 1.
         open_ = len(wide) > 1 and not numbers
         result.append(None if open_ else next(iter(numbers or wide), 1))
     return tuple(result)
+
+
+def cut(size: int, end: Poly) -> Poly:
+    """How many of the first `end` places an axis of `size` has."""
+    return Poly.named(f"min({size},{end})")
+
+
+def _without_cut(wide: set[int | Poly]) -> set[int | Poly]:
+    """A table cut at n rows (positions up to the length n) broadcasts with n only where it has n:
+    above its own size it does not fit, and at n = 1 both are 1."""
+    ends = tuple(f",{size})" for size in wide if isinstance(size, Poly))
+    return {s for s in wide if not (str(s).startswith("min(") and str(s).endswith(ends))}
 
 
 def reshaped(source: Shape | None, wanted: np.ndarray, *, allowzero: bool) -> Shape:
@@ -42,10 +54,19 @@ def reshaped(source: Shape | None, wanted: np.ndarray, *, allowzero: bool) -> Sh
         for i, n in enumerate(wanted)
     ]
     if -1 in [s for s in sizes if isinstance(s, int)]:
-        others = math.prod((s for s in sizes if s != -1), start=1)
-        rest = math.prod(source, start=1) // others  # type: ignore[arg-type,operator]
+        left = list(source)  # type: ignore[arg-type]
+        others = [s for s in sizes if s != -1 and not _taken_out(s, left)]  # type: ignore[arg-type]
+        rest = math.prod(left, start=1) // math.prod(others, start=1)  # type: ignore[operator]
         sizes = [rest if s == -1 else s for s in sizes]
     return tuple(int(s) if not isinstance(s, Poly) else s for s in sizes)
+
+
+def _taken_out(size: int | Poly, sizes: list[int | Poly]) -> bool:
+    """Whether `sizes` had such a size, which is then gone."""
+    if size in sizes:
+        sizes.remove(size)
+        return True
+    return False
 
 
 def _same(node: Node, dims: Dims) -> Shape | None:
@@ -123,6 +144,13 @@ def _gather(node: Node, dims: Dims) -> Shape | None:
     return (*data[:axis], *indices, *data[axis + 1 :])
 
 
+def _gather_nd(node: Node, dims: Dims) -> Shape | None:
+    data, indices = (dims.shape(value) for value in node.inputs)
+    if data is None or indices is None or not isinstance(indices[-1], int):
+        return None
+    return (*indices[:-1], *data[attribute(node, "batch_dims", 0) + indices[-1] :])
+
+
 def _expand(node: Node, dims: Dims) -> Partial | None:
     shape, wanted = dims.shape(node.inputs[0]), dims.numbers(node.inputs[1])
     return None if shape is None or wanted is None else broadcast(shape, tuple(wanted))
@@ -142,6 +170,8 @@ def _taken(node: Node, dims: Dims) -> Shape | None:
         size = shape[axis]
         if all(isinstance(n, int) for n in (size, start, end, step)):
             result[axis] = len(range(*slice(start, end, step).indices(size)))  # type: ignore
+        elif isinstance(size, int) and size > 1 and (start, step) == (0, 1) and end.nonnegative:
+            result[axis] = cut(size, end)
         elif not (start == 0 and step == 1 and (end == size or _endless(end))):
             result[axis] = Poly.named(f"%{node.outputs[0].name}[{axis}]")
     return tuple(result)
@@ -231,7 +261,8 @@ SHAPES: dict[str, Callable[[Node, Dims], Partial | None]] = {
     **dict.fromkeys(_SAME.split(), _same),
     **dict.fromkeys(_BROADCAST.split(), _elementwise),
     "Reshape": _reshape, "Transpose": _transpose, "MatMul": _matmul, "Concat": _concat,
-    "Unsqueeze": _unsqueeze, "Squeeze": _squeeze, "Gather": _gather, "Expand": _expand,
+    "Unsqueeze": _unsqueeze, "Squeeze": _squeeze, "Gather": _gather, "GatherND": _gather_nd,
+    "Expand": _expand,
     "ConstantOfShape": _from_numbers, "Slice": _taken, "Range": _counted, "Tile": _tiled,
     "Flatten": _flattened, "GatherElements": _indices, "Einsum": _einsum,
     **dict.fromkeys(("ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "ReduceL2"), _reduced),
