@@ -7,10 +7,11 @@ from ir.graph import Graph, graphs
 from .lanes import Lane
 from .ports import Port, Role, Stream, contraction
 from .read import read
+from .residual import Residual, residuals
 from .walk import Walk
 from .write import write
 
-__all__ = ["Port", "Role", "Stream", "streams"]
+__all__ = ["Port", "Residual", "Role", "Stream", "residuals", "streams"]
 
 
 def streams(graph: Graph) -> list[Stream]:

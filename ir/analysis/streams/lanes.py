@@ -20,7 +20,7 @@ KEEPS: dict[str, frozenset[str]] = {
     **dict.fromkeys(("Identity", "Cast", "Dropout"), ALL),
     **dict.fromkeys(("Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze"), ALL),
     **dict.fromkeys(("Relu", "LeakyRelu", "MaxPool", "AveragePool"), _POSITIVE),
-    "GlobalAveragePool": ALL,
+    **dict.fromkeys(("GlobalAveragePool", "ReduceMean"), ALL),
 }
 """Ops of one operand, and the maps that pass them."""
 PARTS = ("Split", "Slice")
@@ -55,8 +55,11 @@ def _moved(node: Node, axes: Axes, *, back: bool) -> Axes | None:
         return tuple(perm[a] if back else perm.index(a) for a in axes)
     if node.op_type in ("Reshape", "Flatten"):
         return reshaped(target, source, axes) if back else reshaped(source, target, axes)
-    if node.op_type in ("Squeeze", "Unsqueeze"):
-        return _with_ones(node, axes, back=back == (node.op_type == "Squeeze"))
+    if node.op_type == "ReduceMean" and attribute(node, "keepdims", 1):
+        places = _places(node)
+        return None if places is None or places & set(axes) else axes
+    if node.op_type in ("Squeeze", "Unsqueeze", "ReduceMean"):
+        return _with_ones(node, axes, back=back == (node.op_type != "Unsqueeze"))
     if node.op_type.endswith("Pool") and axes != (1,):
         return None
     return axes
@@ -64,15 +67,24 @@ def _moved(node: Node, axes: Axes, *, back: bool) -> Axes | None:
 
 def _with_ones(node: Node, axes: Axes, *, back: bool) -> Axes | None:
     """Axes of the side that has the ones (`back`) or has them no more."""
-    ones = array(node.inputs[1]) if len(node.inputs) > 1 else None
-    size = rank(node.inputs[0] if node.op_type == "Squeeze" else node.outputs[0])
-    if ones is None or size is None:
+    size, places = rank(_longer(node)), _places(node)
+    if size is None or places is None:
         return None
-    places = {int(a) % size for a in ones.ravel()}
     kept = [a for a in range(size) if a not in places]
     if back:
         return tuple(kept[a] for a in axes)
     return tuple(kept.index(a) for a in axes) if set(axes) <= set(kept) else None
+
+
+def _longer(node: Node) -> Value | None:
+    return node.outputs[0] if node.op_type == "Unsqueeze" else node.inputs[0]
+
+
+def _places(node: Node) -> set[int] | None:
+    """The axes that a Squeeze or a mean takes away, or an Unsqueeze makes."""
+    chosen = array(node.inputs[1]) if len(node.inputs) > 1 else None
+    size = rank(_longer(node))
+    return None if chosen is None or size is None else {int(a) % size for a in chosen.ravel()}
 
 
 def reshaped(source: Value | None, target: Value | None, axes: Axes) -> Axes | None:
