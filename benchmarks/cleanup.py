@@ -19,7 +19,17 @@ from benchmarks.w8a8 import prepared
 
 ALL = CASES | GRAPHS
 KEYS = ("model", "peer", "config")
-COLUMNS = ["model", "peer", "config", "nodes_before", "nodes", "cpu_s", "peak_mb", "original", "other"]
+COLUMNS = [
+    "model",
+    "peer",
+    "config",
+    "nodes_before",
+    "nodes",
+    "cpu_s",
+    "peak_mb",
+    "original",
+    "other",
+]
 CONFIGS = (
     ("ptqc", "clean"),
     ("ptqc", "clean_unchecked"),

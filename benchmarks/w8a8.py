@@ -21,7 +21,13 @@ COLUMNS = [
     "nodes", "cpu_s", "peak_mb", "delta_mb",
 ]  # fmt: skip
 KEYS = ("model", "peer", "config", "vnni")
-CLEANUPS = {"simplify", "slim", "basic", "clean", "clean_unchecked"}  # configurations that do not quantize: see cleanup.py
+CLEANUPS = {
+    "simplify",
+    "slim",
+    "basic",
+    "clean",
+    "clean_unchecked",
+}  # configurations that do not quantize: see cleanup.py
 
 
 def run(case: Case, peer: Peer, config: str, latency: bool, timeout: float) -> Row:

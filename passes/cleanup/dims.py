@@ -65,14 +65,20 @@ class Dims:
             return  # beyond what these rules know; the declared shape stands
 
     def write(self, value: Value) -> None:
-        """Put the numbers that are known onto a value whose declared shape leaves them open."""
+        """Put numbers, and names of inputs' sizes, onto a value that leaves them open."""
         shape = self.shape(value)
         if shape is None or value.is_graph_output():
             return
         old = value.shape if value.shape is not None else [None] * len(shape)
-        new = [d if isinstance(d, int) else k for d, k in zip(shape, old, strict=True)]
+        new = [d if isinstance(d, int) else _name(d) or k for d, k in zip(shape, old, strict=True)]
         if value.shape is None or list(old) != new:
             value.shape = onnx_ir.Shape(new)
+
+
+def _name(size: Poly) -> str | None:
+    """A size that is a name and no formula: one that an input declares, or inference made up."""
+    text = str(size)
+    return text if text.isidentifier() else None
 
 
 def _whole(dtype: onnx_ir.DataType) -> bool:
