@@ -16,6 +16,7 @@ import torch
 import ir
 import models
 import passes
+from backends.torch import Executor
 from benchmarks import sizes
 from benchmarks.cases import SHARED
 from ir.errors import DataError
@@ -28,6 +29,7 @@ SLOW = (
     "whisper_encoder", "whisper_cross", "whisper_decoder", "smollm2_off_grid", "big24",
 )  # fmt: skip
 Feed = dict[str, np.ndarray]
+Run = Callable[[Feed], list[np.ndarray]]
 
 
 def params(*left_out: str) -> list:
@@ -69,7 +71,10 @@ def cleaned(name: str) -> ir.Graph:
 
 
 def drawn(name: str) -> list[Feed]:
-    """A feed of the example's sizes, and one with every free axis longer, if there is one."""
+    """A feed of the example's sizes, and one with every free axis longer, if there is one.
+
+    Its numbers are the model's own evaluation data, repeated; without that, random ones.
+    """
     inputs = captured(name).graph.inputs
     example = module(name).example()
     if isinstance(example, Mapping):
@@ -79,18 +84,26 @@ def drawn(name: str) -> list[Feed]:
         shapes = {str(v.name): shape for v, shape in zip(inputs, flat, strict=True)}
     free = {str(v.name): [not isinstance(d, int) for d in v.shape or ()] for v in inputs}
     kinds = {str(v.name): v.dtype.numpy() for v in inputs if v.dtype is not None}
-    return sizes.feeds(shapes, free, kinds, seed=1)
+    feeds, real = sizes.feeds(shapes, free, kinds, seed=1), _real(name)
+    if not real:
+        return feeds
+    return [{k: sizes.filled(real[k], array.shape) for k, array in f.items()} for f in feeds]
 
 
-def source(name: str) -> Callable[[Feed], list[np.ndarray]]:
+def _real(name: str) -> Feed:
+    """One evaluation feed, or nothing where its data is not at hand or it has an empty cache."""
+    try:
+        (feed,) = module(name).evaluation(1)
+    except (AttributeError, DataError):
+        return {}
+    return feed if all(array.size for array in feed.values()) else {}
+
+
+def source(name: str) -> Run:
     """The model in the framework it comes from: torch, or ONNX Runtime for a file."""
     net, example = module(name).load(), module(name).example()
     if isinstance(net, Path):
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = 1
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-        session = ort.InferenceSession(str(net), options)
-        return lambda feed: [np.asarray(out) for out in session.run(None, feed)]
+        return _session(net)
 
     def run(feed: Feed) -> list[np.ndarray]:
         tensors = iter([torch.from_numpy(array) for array in feed.values()])
@@ -99,6 +112,24 @@ def source(name: str) -> Callable[[Feed], list[np.ndarray]]:
         return [t.numpy() for t in (found if isinstance(found, tuple) else (found,))]
 
     return run
+
+
+def graph(name: str, folder: Path) -> Run:
+    """The captured graph in the same framework: what differs is the capture, not the kernels."""
+    if isinstance(module(name).load(), Path):
+        file = folder / f"{name}.onnx"
+        ir.save(captured(name), file)
+        return _session(file)
+    executor = Executor(captured(name))
+    return lambda feed: [value.numpy() for value in executor.run(feed).values()]
+
+
+def _session(file: Path) -> Run:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = ort.InferenceSession(str(file), options)
+    return lambda feed: [np.asarray(out) for out in session.run(None, feed)]
 
 
 def _like(example, tensors) -> tuple:
