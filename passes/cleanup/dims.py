@@ -12,7 +12,8 @@ import onnx_ir
 from ir.graph import Node, Value, constant
 
 from .number_rules import NUMBERS
-from .shape_rules import SHAPES, Partial, Shape
+from .shape_rules import SHAPES
+from .sizes import Partial, Shape
 from .symbols import Poly
 
 MOST = 256

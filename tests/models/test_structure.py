@@ -68,12 +68,23 @@ MODELS = {
     # PP-LCNet of 5 stages of 2 feed-forward residuals, each stage's first behind a squeeze-excite
     # gate; a neck of 8 x + gate(x), each holding its gate; the stem joins pooling and convolutions.
     "ppocr_det": Counts(18, (1,) * 18, None, gate=5 + 8, skip=1, inside=8),
-    # EDM U-Net: 55 time-modulated blocks of 2 norms, 28 attentions of 1, a last norm. 25 values
-    # are kept for the way up, and each Concat closes one level. 196 convolutions and 59 Gemm, of
-    # which 55 read one condition; SiLU takes no map, so only the norms of the 28 attentions do.
-    # inside: all but the stem's and the outermost level's.
+    # EDM U-Net of 5 levels: down, 4 blocks a level and 4 between levels; up, 5 and 4; 2 in the
+    # middle: 55 blocks of 2 norms, modulated by the time. An attention of 1 norm behind every block
+    # of the lower 3 levels, and 1 in the middle: 4 * 3 + 5 * 3 + 1 = 28. A last norm.
+    # Direct shortcuts, on the way down: 4 blocks each on levels 1 and 2; on 3, 4, 5 all but the
+    # first, which widens, with attentions 7, the last with the middle 10. On the way up every
+    # block narrows a Concat, so 15 attentions alone.
+    # The stem and the 24 results on the way down are kept: 25 levels in each other, and in all of
+    # them lies everything but the outermost and the last block.
+    # 196 convolutions and 59 Gemm, of which 55 read one condition; SiLU takes no map, so only the
+    # norms of the attentions do.
     "terrain_unet": Counts(
-        55 + 28, (), (196 + 59 - 54, 28), norms=2 * 55 + 28 + 1, skip=25, inside=-1
+        55 + 28,
+        (10, 7, 7, 4, 4, *(1,) * 15),
+        (196 + 59 - 54, 28),
+        norms=2 * 55 + 28 + 1,
+        skip=25,
+        inside=55 + 28 + 25 - 2,
     ),
     # L = 6, post-norm: each sum goes into a norm, which the next block adds to: 12 streams of one
     # block. A norm that a sum reads takes no map, GELU neither: v to o is left. Embeddings' norm.

@@ -134,7 +134,7 @@ def test_an_open_size_leaves_the_others_of_a_broadcast_known():
 
 @pytest.mark.parametrize("length", [1, 2, 6])
 def test_a_table_cut_at_the_length_has_the_length_in_a_sum(length):
-    from passes.cleanup.shape_rules import broadcast, cut
+    from passes.cleanup.sizes import broadcast, cut
 
     end = Poly.named("s")
     assert broadcast((Poly.named("b"), end, 4), (1, cut(6, end), 4)) == (Poly.named("b"), end, 4)
