@@ -48,7 +48,7 @@ class Case:
         return self.folder / "model.onnx"
 
     def feeds(self, kind: str) -> Path:
-        """`calib` or `test`."""
+        """`calib` or `test`; `sizes` for `cleanup.py`."""
         return self.folder / f"{kind}.npz"
 
 
@@ -68,6 +68,18 @@ CASES = {
         Case("big24", 8, 4, "agreement", transformer=True, fold=False),
     )
 }
+GRAPHS = {
+    name: Case(name, 0, 0)
+    for name in (
+        "fashion_cnn",
+        "fashion_vit",
+        "dit",
+        "whisper_cross",
+        "whisper_decoder",
+        "smollm2_off_grid",
+    )
+}
+"""Models of which only the graph is looked at (`cleanup.py`): no calibration and test feeds."""
 
 
 def prepare(case: Case) -> Case:
@@ -101,16 +113,28 @@ def _reference(case: Case) -> None:
     import torch
 
     model = importlib.import_module(f"models.{case.name}")
-    feeds.save(case.feeds("calib"), model.calibration(case.calibration))
-    feeds.save(case.feeds("test"), model.evaluation(case.test))
+    if case.calibration:
+        feeds.save(case.feeds("calib"), model.calibration(case.calibration))
+        feeds.save(case.feeds("test"), model.evaluation(case.test))
     net = model.load()
     if not isinstance(net, torch.nn.Module):
         shutil.copy(net, case.model)
         return
+    axes = _axes(model.DYNAMIC)
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the tracer's advice
         torch.onnx.export(
             net, model.example(), case.model, dynamo=False, opset_version=17,
-            input_names=list(model.DYNAMIC), output_names=list(model.OUTPUTS),
-            dynamic_axes=model.DYNAMIC, do_constant_folding=case.fold,
+            input_names=list(axes), output_names=list(model.OUTPUTS),
+            dynamic_axes=axes, do_constant_folding=case.fold,
         )  # fmt: skip
+
+
+def _axes(dynamic: dict) -> dict[str, dict[int, str]]:
+    """Free axes by input; the parts of a sequence `x` are inputs `x_0`, `x_1`, ..."""
+    found = {}
+    for name, axes in dynamic.items():
+        parts = axes if isinstance(axes, tuple) else [axes]
+        names = [f"{name}_{i}" for i in range(len(parts))] if parts is axes else [name]
+        found |= dict(zip(names, parts, strict=True))
+    return found

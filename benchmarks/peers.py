@@ -54,6 +54,7 @@ PEERS = {
                 "w8a8_smooth": {"recipe": "w8a8_smooth"},
                 "w8a8_dynamic": {"recipe": "w8a8_dynamic"},
                 "clean": {"recipe": "clean", "float": True},
+                "clean_unchecked": {"recipe": "clean", "float": True, "unchecked": True},
             },
         ),
         Peer(
@@ -90,6 +91,7 @@ PEERS = {
             },
             ("onnxsim==0.8.1", *ORT),
         ),
+        Peer("onnxslim", "onnxslim", {"slim": {}}, ("onnxslim==0.1.98", *ORT)),
         Peer(
             "onnx-quantize",
             "onnx_quantize",
@@ -104,11 +106,16 @@ class Failed(Exception):
     """The last line that a script wrote before it failed."""
 
 
-def quantize(peer: Peer, config: str, case: Case, out: Path, timeout: float) -> dict[str, Any]:
-    """Runs one worker; returns its costs (see workers/protocol.py). Raises Failed."""
+def quantize(
+    peer: Peer, config: str, case: Case, out: Path, timeout: float, data: Path | None = None
+) -> dict[str, Any]:
+    """Runs one worker; returns its costs (see workers/protocol.py). Raises Failed.
+
+    data: a file of feeds in place of the case's calibration.
+    """
     options = json.dumps(peer.configs[config])
     module = f"benchmarks.workers.{peer.worker}"
-    files = [case.model, case.feeds("calib"), out]
+    files = [case.model, data or case.feeds("calib"), out]
     return script([peer.python(), "-m", module, *files, options], timeout, peer.environment)
 
 

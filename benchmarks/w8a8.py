@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmarks.cases import CACHE, CASES, Case, prepare
+from benchmarks.cases import CACHE, CASES, GRAPHS, Case, prepare
 from benchmarks.peers import PEERS, Failed, Peer, quantize, script
 from benchmarks.record import Row, keep, machine, show
 from ir.errors import DataError
@@ -21,7 +21,13 @@ COLUMNS = [
     "nodes", "cpu_s", "peak_mb", "delta_mb",
 ]  # fmt: skip
 KEYS = ("model", "peer", "config", "vnni")
-CLEANUPS = {"simplify", "basic", "clean"}  # configurations that do not quantize: see cleanup.py
+CLEANUPS = {
+    "simplify",
+    "slim",
+    "basic",
+    "clean",
+    "clean_unchecked",
+}  # configurations that do not quantize: see cleanup.py
 
 
 def run(case: Case, peer: Peer, config: str, latency: bool, timeout: float) -> Row:
@@ -58,7 +64,7 @@ def prepared(names: list[str]) -> Iterator[Case]:
     """The cases of these names whose data is at hand; the others are named with the reason."""
     for name in names:
         try:
-            yield prepare(CASES[name])
+            yield prepare((CASES | GRAPHS)[name])
         except DataError as error:
             print(f"{name}: left out: {error}", flush=True)
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from .analysis.streams import Port, Stream
 from .edit import Edit
-from .graph import Value, array
+from .graph import array
 
 
 def fold_scale(stream: Stream, s: np.ndarray, edit: Edit) -> None:
@@ -24,7 +24,6 @@ def fold_scale(stream: Stream, s: np.ndarray, edit: Edit) -> None:
     places: dict[tuple[int, int], list[tuple[Port, np.ndarray]]] = {}
     for port, factor in ports:  # a weight may write and read one stream
         places.setdefault((id(port.node), _index(port)), []).append((port, factor))
-    changed = _members(stream)
     for (_, index), parts in places.items():
         port = parts[0][0]
         old = port.node.inputs[index]
@@ -33,13 +32,13 @@ def fold_scale(stream: Stream, s: np.ndarray, edit: Edit) -> None:
         assert numbers is not None
         scaled = numbers.astype(np.float64)
         for part, factor in parts:
-            scaled = scaled * _along(factor, part.axis, scaled.ndim)
+            scaled = scaled * _along(_spread(factor, part, scaled.shape), part.axis, scaled.ndim)
         name = f"{old.name}.scaled"
         new = edit.constant(scaled.astype(numbers.dtype), name, at=port.node)
         edit.set_input(port.node, index, new)
         if old.is_initializer():
             edit.drop_constant(old)
-    for value in changed:
+    for value in stream.values:
         edit.rename(value, f"{value.name}.scaled")
 
 
@@ -51,7 +50,8 @@ def scale_refusal(stream: Stream, s: np.ndarray) -> str:
         return "a scale is one finite positive number per channel"
     for port in (*stream.writers, *stream.readers):
         numbers = array(port.node.inputs[_index(port)])
-        if numbers is None or numbers.shape[port.axis] != len(s):
+        first, last = port.part or (0, 0 if numbers is None else numbers.shape[port.axis])
+        if numbers is None or last - first != len(s):
             return f"%{port.tensor.name} does not hold one number per channel"
     return ""
 
@@ -64,23 +64,15 @@ def _index(port: Port) -> int:
     return 1 if port.role == "weight" else 2
 
 
+def _spread(factor: np.ndarray, port: Port, shape: tuple[int, ...]) -> np.ndarray:
+    """The factors of the whole axis: 1 for channels that are not the stream's."""
+    first, last = port.part or (0, len(factor))
+    whole = np.ones(shape[port.axis])
+    whole[first:last] = factor
+    return whole
+
+
 def _along(factor: np.ndarray, axis: int, size: int) -> np.ndarray:
     shape = [1] * size
     shape[axis] = -1
     return factor.reshape(shape)
-
-
-def _members(stream: Stream) -> list[Value]:
-    """The values between the writers and the readers."""
-    ends = {id(p.node) for p in stream.readers}
-    waiting = [v for p in stream.writers for v in p.node.outputs[:1]]
-    found: dict[int, Value] = {}
-    while waiting:
-        value = waiting.pop()
-        if id(value) in found:
-            continue
-        found[id(value)] = value
-        for use in value.uses():
-            if id(use.node) not in ends and use.node.op_type not in ("Shape", "Size"):
-                waiting.extend(use.node.outputs[:1])
-    return list(found.values())

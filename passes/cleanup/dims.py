@@ -12,7 +12,8 @@ import onnx_ir
 from ir.graph import Node, Value, constant
 
 from .number_rules import NUMBERS
-from .shape_rules import SHAPES, Shape
+from .shape_rules import SHAPES
+from .sizes import Partial, Shape
 from .symbols import Poly
 
 MOST = 256
@@ -55,7 +56,7 @@ class Dims:
             shape = rule(node, self) if rule else None
             known = self.shape(output)
             if shape is not None:
-                self._shapes[output] = shape if known is None else _merge(known, shape)
+                self._shapes[output] = _merge(known or _nameless(output, len(shape)), shape)
             numbers = NUMBERS.get(node.op_type)
             if numbers is not None:
                 found = numbers(node, self)
@@ -63,6 +64,22 @@ class Dims:
                     self._numbers[output] = found
         except (ArithmeticError, IndexError, TypeError, ValueError):
             return  # beyond what these rules know; the declared shape stands
+
+    def write(self, value: Value) -> None:
+        """Put numbers, and names of inputs' sizes, onto a value that leaves them open."""
+        shape = self.shape(value)
+        if shape is None or value.is_graph_output():
+            return
+        old = value.shape if value.shape is not None else [None] * len(shape)
+        new = [d if isinstance(d, int) else _name(d) or k for d, k in zip(shape, old, strict=True)]
+        if value.shape is None or list(old) != new:
+            value.shape = onnx_ir.Shape(new)
+
+
+def _name(size: Poly) -> str | None:
+    """A size that is a name and no formula: one that an input declares, or inference made up."""
+    text = str(size)
+    return text if text.isidentifier() else None
 
 
 def _whole(dtype: onnx_ir.DataType) -> bool:
@@ -74,16 +91,27 @@ def declared(value: Value) -> Shape | None:
     if value.shape is None:
         return None
     return tuple(
-        dim if isinstance(dim, int) else Poly.named(dim.value or f"%{value.name}[{axis}]")
+        dim if isinstance(dim, int) else Poly.named(dim.value or _place(value, axis))
         for axis, dim in enumerate(value.shape)
     )
 
 
-def _merge(known: Shape, derived: Shape) -> Shape:
+def _nameless(value: Value, rank: int) -> Shape:
+    return tuple(Poly.named(_place(value, axis)) for axis in range(rank))
+
+
+def _place(value: Value, axis: int) -> str:
+    return f"%{value.name}[{axis}]"
+
+
+def _merge(known: Shape, derived: Partial) -> Shape:
     """Per axis the better of two truths: a number, else what follows from the inputs."""
     if len(known) != len(derived):
-        return derived
+        known = tuple(d for d in derived if d is not None)
+        if len(known) != len(derived):
+            raise ArithmeticError("the declared rank is wrong, and a size is not known")
+        return known
     return tuple(
-        k if isinstance(k, int) or str(d).startswith("(") else d
+        k if isinstance(k, int) or d is None or str(d).startswith("(") else d
         for k, d in zip(known, derived, strict=True)
     )

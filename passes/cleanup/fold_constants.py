@@ -61,8 +61,12 @@ class FoldConstants(Pass):
         if node.op_type == "If" and not node.domain and inline(node, ctx):
             return
         dims.learn(node)
-        if not self._fold(node, ctx, dims) and simplify_shape_input(node, ctx, dims):
+        if self._fold(node, ctx, dims):
+            return
+        if simplify_shape_input(node, ctx, dims):
             ctx.did(node)
+        if not inside_function:
+            dims.write(node.outputs[0])
 
     def _fold(self, node: Node, ctx: Ctx, dims: Dims) -> bool:
         """Whether the node is gone, its outputs constants."""

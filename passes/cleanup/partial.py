@@ -8,7 +8,7 @@ from ir.graph import Node, attribute, constant
 from passes.core import Ctx
 
 from .dims import Dims
-from .shape_rules import Shape, reshaped
+from .sizes import Shape, reshaped
 from .symbols import Poly
 from .walk import drop_unread
 

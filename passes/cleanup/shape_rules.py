@@ -10,47 +10,19 @@ import numpy as np
 
 from ir.graph import Node, Value, attribute, scalar
 
+from .sizes import Partial, Shape, broadcast, cut, reshaped
 from .symbols import Poly
+from .window_rules import WINDOWS
 
 if TYPE_CHECKING:
     from .dims import Dims
-
-Shape = tuple["int | Poly", ...]
-
-
-def broadcast(*shapes: Shape) -> Shape:
-    """The broadcast shape. raises: ArithmeticError when two unknown sizes meet."""
-    rank = max(len(s) for s in shapes)
-    padded = [(1,) * (rank - len(s)) + s for s in shapes]
-    result = []
-    for sizes in zip(*padded, strict=True):
-        wide = {size for size in sizes if size != 1}
-        numbers = {size for size in wide if isinstance(size, int)}
-        if len(wide) > 1 and not numbers:
-            raise ArithmeticError("two unknown sizes meet")
-        # A known size above 1 wins: the other must be equal to it, or 1.
-        result.append(next(iter(numbers or wide), 1))
-    return tuple(result)
-
-
-def reshaped(source: Shape | None, wanted: np.ndarray, *, allowzero: bool) -> Shape:
-    """The output shape of a Reshape, its -1 solved by exact division of the sizes."""
-    sizes = [
-        source[i] if not isinstance(n, Poly) and n == 0 and not allowzero else n  # type: ignore
-        for i, n in enumerate(wanted)
-    ]
-    if -1 in [s for s in sizes if isinstance(s, int)]:
-        others = math.prod((s for s in sizes if s != -1), start=1)
-        rest = math.prod(source, start=1) // others  # type: ignore[arg-type,operator]
-        sizes = [rest if s == -1 else s for s in sizes]
-    return tuple(int(s) if not isinstance(s, Poly) else s for s in sizes)
 
 
 def _same(node: Node, dims: Dims) -> Shape | None:
     return dims.shape(node.inputs[0])
 
 
-def _elementwise(node: Node, dims: Dims) -> Shape | None:
+def _elementwise(node: Node, dims: Dims) -> Partial | None:
     shapes = [dims.shape(value) for value in node.inputs]
     return None if None in shapes else broadcast(*shapes)  # type: ignore[arg-type]
 
@@ -71,7 +43,7 @@ def _transpose(node: Node, dims: Dims) -> Shape | None:
     return tuple(shape[i] for i in attribute(node, "perm", tuple(reversed(range(len(shape))))))
 
 
-def _matmul(node: Node, dims: Dims) -> Shape | None:
+def _matmul(node: Node, dims: Dims) -> Partial | None:
     a, b = (dims.shape(value) for value in node.inputs)
     if a is None or b is None or len(a) < 2 or len(b) < 2:
         return None
@@ -121,7 +93,14 @@ def _gather(node: Node, dims: Dims) -> Shape | None:
     return (*data[:axis], *indices, *data[axis + 1 :])
 
 
-def _expand(node: Node, dims: Dims) -> Shape | None:
+def _gather_nd(node: Node, dims: Dims) -> Shape | None:
+    data, indices = (dims.shape(value) for value in node.inputs)
+    if data is None or indices is None or not isinstance(indices[-1], int):
+        return None
+    return (*indices[:-1], *data[attribute(node, "batch_dims", 0) + indices[-1] :])
+
+
+def _expand(node: Node, dims: Dims) -> Partial | None:
     shape, wanted = dims.shape(node.inputs[0]), dims.numbers(node.inputs[1])
     return None if shape is None or wanted is None else broadcast(shape, tuple(wanted))
 
@@ -140,6 +119,8 @@ def _taken(node: Node, dims: Dims) -> Shape | None:
         size = shape[axis]
         if all(isinstance(n, int) for n in (size, start, end, step)):
             result[axis] = len(range(*slice(start, end, step).indices(size)))  # type: ignore
+        elif isinstance(size, int) and size > 1 and (start, step) == (0, 1) and end.nonnegative:
+            result[axis] = cut(size, end)
         elif not (start == 0 and step == 1 and (end == size or _endless(end))):
             result[axis] = Poly.named(f"%{node.outputs[0].name}[{axis}]")
     return tuple(result)
@@ -224,11 +205,13 @@ _SAME = (
 _BROADCAST = (
     "Add Sub Mul Div Pow Where Equal Less Greater LessOrEqual GreaterOrEqual And Or Min Max Mod"
 )
-SHAPES: dict[str, Callable[[Node, Dims], Shape | None]] = {
+SHAPES: dict[str, Callable[[Node, Dims], Partial | None]] = {
+    **WINDOWS,
     **dict.fromkeys(_SAME.split(), _same),
     **dict.fromkeys(_BROADCAST.split(), _elementwise),
     "Reshape": _reshape, "Transpose": _transpose, "MatMul": _matmul, "Concat": _concat,
-    "Unsqueeze": _unsqueeze, "Squeeze": _squeeze, "Gather": _gather, "Expand": _expand,
+    "Unsqueeze": _unsqueeze, "Squeeze": _squeeze, "Gather": _gather, "GatherND": _gather_nd,
+    "Expand": _expand,
     "ConstantOfShape": _from_numbers, "Slice": _taken, "Range": _counted, "Tile": _tiled,
     "Flatten": _flattened, "GatherElements": _indices, "Einsum": _einsum,
     **dict.fromkeys(("ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "ReduceL2"), _reduced),

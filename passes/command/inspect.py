@@ -65,6 +65,7 @@ def run(args: argparse.Namespace, screen: Screen) -> Any:
 def _summary(path: str, graph) -> dict[str, Any]:
     from ir.analysis import idioms
     from ir.analysis.blocks import blocks
+    from ir.analysis.streams import residuals
     from ir.graph import constant, nodes
     from passes.sites import linears
 
@@ -83,10 +84,16 @@ def _summary(path: str, graph) -> dict[str, Any]:
         "ops": dict(Counter(_op(node) for node in walked).most_common()),
         "idioms": dict(Counter(i.kind for i in idioms.find(graph)).most_common()),
         "blocks": dict(Counter(b.kind for b in blocks(graph)).most_common()),
+        "residual_streams": [len(r.blocks) for r in residuals(graph)],
         "weights": sum(t.size for t in weights.values()),
         "weight_bytes": sum(t.nbytes for t in weights.values()),
         "linear_layers": len(layers),
     }
+
+
+def _streams(lengths: list[int]) -> str:
+    long = [f"{n} blocks" for n in lengths if n > 1]
+    return f"{len(lengths)}, of {', '.join(long)}" if long else str(len(lengths))
 
 
 def _op(node) -> str:
@@ -118,6 +125,7 @@ def _show_summary(found: dict[str, Any], screen: Screen) -> None:
         ("ops", listed(found["ops"])),
         ("recognised", listed(found["idioms"])),
         ("blocks", listed(found["blocks"])),
+        ("residual streams", _streams(found["residual_streams"])),
         (
             "linear layers",
             f"{found['linear_layers']} with constant weights, which recipes can quantize",

@@ -185,3 +185,31 @@ class UNet(nn.Module):
             h = F.interpolate(h, scale_factor=2.0, mode="nearest")
             h = block(torch.cat((h, kept.pop()), 1), t)
         return self.out(h)
+
+
+class Adaptive(nn.Module):
+    """A diffusion transformer's block: one wide layer each for shift, scale, gate and q, k, v."""
+
+    def __init__(self, width=16, heads=2):
+        super().__init__()
+        self.width, self.heads = width, heads
+        self.modulation = nn.Linear(width, 6 * width)
+        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.up, self.down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+
+    def forward(self, x, condition):
+        parts = self.modulation(F.silu(condition))[:, None].split(self.width, 2)
+        shift, scale, gate, shift2, scale2, gate2 = parts
+        h = F.layer_norm(x, (self.width,)) * (1 + scale) + shift
+        x = x + gate * self.attend(h)
+        h = F.layer_norm(x, (self.width,)) * (1 + scale2) + shift2
+        return x + gate2 * self.down(F.relu(self.up(h)))
+
+    def attend(self, h):
+        b, s, c = h.shape
+        q, k, v = (
+            part.reshape(b, s, self.heads, c // self.heads).transpose(1, 2)
+            for part in self.qkv(h).split(c, 2)
+        )
+        p = (q @ k.transpose(2, 3) * (c // self.heads) ** -0.5).softmax(-1)
+        return self.out((p @ v).transpose(1, 2).reshape(b, s, c))

@@ -68,45 +68,99 @@ def test_unet_nests_its_levels_and_lists_the_time_embedding():
     assert sorted(b.depth for b in found if b.kind == "residual") == [0, 0, 1, 1, 2]
 
 
-class Leaking(nn.Module):
-    """The inside of the branch is also an output: no block."""
-
+class Two(nn.Module):
     def __init__(self):
         super().__init__()
         self.a, self.b = nn.Linear(4, 4), nn.Linear(4, 4)
+
+
+class Tapped(Two):
+    """The inside of the branch is also an output, as the keys of a cache are."""
 
     def forward(self, x):
         h = self.a(x)
         return x + self.b(h), h
 
 
-class Arithmetic(nn.Module):
-    """x + 0.1 x^3 has no weights, conv + conv skips nothing."""
+class Leaking(Two):
+    """The inside of the branch is read outside it: no block."""
 
-    def __init__(self):
-        super().__init__()
-        self.a, self.b = nn.Linear(4, 4), nn.Linear(4, 4)
+    def forward(self, x):
+        h = self.a(x)
+        return x + self.b(h), h.relu()
+
+
+class Arithmetic(Two):
+    """x + 0.1 x^3 has no weights, conv + conv skips nothing."""
 
     def forward(self, x):
         y = x + 0.1 * x * x * x
         return self.a(y) + self.b(y)
 
 
-class Parallel(nn.Module):
+class Parallel(Two):
     """Attention and MLP side by side (GPT-J): one block of three summands."""
-
-    def __init__(self):
-        super().__init__()
-        self.a, self.b = nn.Linear(4, 4), nn.Linear(4, 4)
 
     def forward(self, x):
         return x + self.a(x.relu()) + self.b(x.relu())
 
 
-@pytest.mark.parametrize(("net", "count"), [(Leaking, 0), (Arithmetic, 0), (Parallel, 1)])
+@pytest.mark.parametrize(
+    ("net", "count"), [(Tapped, 1), (Leaking, 0), (Arithmetic, 0), (Parallel, 1)]
+)
 def test_what_is_and_is_not_a_block(net, count):
     found = blocks(script_export(net(), (torch.zeros(2, 4),), 13))
     assert len(found) == count
+
+
+def test_what_the_graph_puts_out_of_a_block_is_a_tap_and_its_exit_is_none():
+    graph = script_export(Tapped(), (torch.zeros(2, 4),), 13)
+    (block,) = blocks(graph)
+    assert [v.name for v in (block.exit, *block.taps)] == [v.name for v in graph.graph.outputs]
+
+
+class Level(Two):
+    """Another level is added to a residual block, in one sum; both come from what is in front."""
+
+    def forward(self, x):
+        h = self.a(x.relu()).relu()
+        return (h + self.b(h.sigmoid())) + x
+
+
+def test_a_block_in_a_sum_with_another_level_lies_in_that_level():
+    level, block = blocks(script_export(Level(), (torch.zeros(2, 4),), 13))
+    assert (level.depth, block.depth) == (0, 1)
+    assert {id(n) for n in block.nodes} < {id(n) for n in level.nodes}
+    assert sum(n.op_type == "Gemm" for n in block.nodes) == 1
+
+
+class Beside(Two):
+    """Something from elsewhere (a time embedding) is added between the shortcut and the branch."""
+
+    def forward(self, x, t):
+        return x + (t + self.a(x.relu())) if self.first else x + t + self.a(x.relu())
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_what_comes_from_elsewhere_in_the_sum_is_a_side_input(first):
+    net = Beside()
+    net.first = first
+    args = torch.zeros(2, 4), torch.zeros(2, 4)
+    (block,) = blocks(script_export(net, args, 13, input_names=["x", "t"]))
+    assert block.entry.name == "x"
+    assert [v.name for v in block.side] == ["t"]
+
+
+class Embedded(Two):
+    """A linear layer and an embedding in one sum skip nothing."""
+
+    def forward(self, x, t):
+        return self.a(x) + t
+
+
+def test_a_layer_with_an_embedding_added_is_no_block():
+    args = torch.zeros(2, 4), torch.zeros(2, 4)
+    assert not blocks(script_export(Embedded(), args, 13, input_names=["x", "t"]))
 
 
 def test_the_graph_is_left_alone(resnet):

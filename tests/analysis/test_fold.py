@@ -97,3 +97,40 @@ def test_the_channels_are_drawn_without_repetition():
     s = draw(8, 3, 40.0, np.random.default_rng(0))
     assert sorted(s) == [1 / 40] * 3 + [1] * 5
     assert (draw(2, 3, 40.0, np.random.default_rng(0)) == 1 / 40).all()
+
+
+ADAPTIVE = """graph g(%x: f32[n,16], %c: f32[n,4]) -> %y {
+  %ones : f32[16] = const seed:1
+  %wide : f32[4,48] = const seed:2
+  %wide_bias : f32[48] = const seed:3
+  %w : f32[16,8] = const seed:4
+  %m : f32[n,48] = Gemm(%c, %wide, %wide_bias)
+  %shift : f32[n,16], %scale : f32[n,16], %gate : f32[n,16] = Split(%m) {axis=-1, num_outputs=3}
+  %h : f32[n,16] = LayerNormalization(%x, %ones) {axis=-1}
+  %hs : f32[n,16] = Mul(%h, %scale)
+  %ht : f32[n,16] = Add(%hs, %shift)
+  %p : f32[n,8] = MatMul(%ht, %w)
+  %g : f32[n,8] = Slice(%gate, %zero, %eight, %one)
+  %zero : i64[1] = const [0]
+  %eight : i64[1] = const [8]
+  %one : i64[1] = const [1]
+  %y : f32[n,8] = Mul(%p, %g)
+}"""
+
+
+def test_a_scale_goes_into_the_part_of_a_wide_layer_that_writes_the_stream():
+    plain, graph = ir.parse(ADAPTIVE), ir.parse(ADAPTIVE)
+    rng = np.random.default_rng(0)
+    feed = {k: rng.normal(size=(6, n)).astype(np.float32) for k, n in (("x", 16), ("c", 4))}
+    (stream,) = [s for s in streams(graph) if not s.blocked]
+    s = np.exp(rng.normal(size=16))
+    fold_scale(stream, s, Edit(graph, "test"))
+    before, after = (reference.run(g, feed)["y"] for g in (plain, graph))
+    assert relative(after, before) <= 1e-5
+    wide = next(n for n in graph.graph if n.op_type == "Gemm").inputs[1]
+    ratio = wide.const_value.numpy() / plain.graph.initializers["wide"].const_value.numpy()
+    np.testing.assert_allclose(ratio[:, :16], np.tile(1 / s, (4, 1)), rtol=1e-5)
+    assert (ratio[:, 16:] == 1).all()  # scale and gate are other channels
+    names = {v.name for n in graph.graph for v in n.outputs}
+    assert {"scale", "gate", "g", "p"} <= names  # they mean what they meant
+    assert not {"shift", "ht", "hs", "m"} & names

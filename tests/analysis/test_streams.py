@@ -8,7 +8,7 @@ from torch import nn
 
 from ir.analysis.streams import streams
 from tests.analysis.exporting import script_export, values_of
-from tests.analysis.nets import Llama, ResNet18, ViT
+from tests.analysis.nets import Adaptive, Llama, ResNet18, ViT
 
 IDS = torch.arange(10).reshape(2, 5), torch.arange(5).repeat(2, 1)
 
@@ -30,30 +30,48 @@ GRAPHS = {
     "resnet": (lambda: varied(ResNet18(width=4, classes=5)), (torch.randn(1, 3, 8, 8),)),
     "vit": (lambda: varied(ViT(layers=2)), (torch.randn(2, 3, 16, 16),)),
     "llama": (lambda: varied(Llama(layers=2)), IDS),
+    "adaptive": (lambda: varied(Adaptive()), (torch.randn(2, 5, 16), torch.randn(2, 16))),
 }
+OPEN = {
+    "vit": {"x0": {0: "batch"}},
+    "llama": {"x0": {0: "batch", 1: "length"}, "x1": {0: "batch", 1: "length"}},
+    "adaptive": {"x0": {0: "batch", 1: "tokens"}, "x1": {0: "batch"}},
+}
+CASES = [*((name, False) for name in GRAPHS), *((name, True) for name in OPEN)]
 
 
-@pytest.fixture(scope="module", params=GRAPHS)
+@pytest.fixture(scope="module", params=CASES, ids=lambda c: f"{c[0]}{'-open' * c[1]}")
 def graph_and_feeds(request):
-    make, args = GRAPHS[request.param]
+    name, free = request.param
+    make, args = GRAPHS[name]
     names = [f"x{i}" for i in range(len(args))]
-    graph = script_export(make(), args, 17, input_names=names)
-    return graph, {n: a.numpy() for n, a in zip(names, args, strict=True)}, request.param
+    graph = script_export(
+        make(), args, 17, input_names=names, dynamic_axes=OPEN[name] if free else None
+    )
+    return graph, {n: a.numpy() for n, a in zip(names, args, strict=True)}, name
 
 
 def changed(graph, ports, change):
-    """A copy of the graph whose port tensors are `change(array, axis, role, is_writer)`."""
+    """A copy of the graph whose port tensors are `change(array, axis, role, is_writer)`, where the
+    port is a part of the tensor in that part alone."""
+
+    def altered(array, port, writer):
+        whole = array.copy()
+        place = (slice(None),) * port.axis + (slice(*(port.part or (None, None))),)
+        whole[place] = change(array[place], port.axis, port.role, writer)
+        return whole
+
     own = graph.clone()
     for writer, port in ports:
         value = own.graph.initializers.get(port.tensor.name)
         if value is None:
             node = next(n for n in own.graph if any(o.name == port.tensor.name for o in n.outputs))
             tensor = node.attributes["value"].as_tensor()
-            new = change(tensor.numpy(), port.axis, port.role, writer)
+            new = altered(tensor.numpy(), port, writer)
             node.attributes["value"] = onnx_ir.AttrTensor("value", onnx_ir.tensor(new))
         else:
             array = value.const_value.numpy()
-            value.const_value = onnx_ir.tensor(change(array, port.axis, port.role, writer))
+            value.const_value = onnx_ir.tensor(altered(array, port, writer))
     return own
 
 
@@ -98,7 +116,7 @@ def test_every_admitted_map_leaves_the_outputs_as_they_were(graph_and_feeds):
 def test_a_shift_of_the_writers_biases_shifts_the_stream_and_nothing_else(graph_and_feeds):
     graph, feeds, kind = graph_and_feeds
     shifted = [s for s in streams(graph) if "shift" in s.maps]
-    assert bool(shifted) == (kind == "vit")
+    assert bool(shifted) == (kind in ("vit", "adaptive"))
     for stream in shifted:
         t = np.linspace(-1, 1, int(stream.value.shape[stream.axis])).astype(np.float32)
 
@@ -133,6 +151,23 @@ def test_llama_offers_norm_gate_and_value_streams():
         (["MatMul.weight"], ["MatMul"], scale),  # up (beside the gate) -> down
         (["Mul.weight"], ["MatMul"], scale),  # norm -> head
     ]
+
+
+def test_parts_of_wide_layers_write_streams_and_a_norm_s_gain_is_shared():
+    make, args = GRAPHS["adaptive"]
+    graph = script_export(make(), args, 17, input_names=["x", "condition"])
+    found = [s for s in streams(graph) if not s.blocked]
+    parts = [[(p.node.op_type, p.role, p.part) for p in s.writers] for s in found]
+    assert [p for stream in parts for p in stream if p[2]] == [
+        ("Gemm", "weight", (0, 16)),  # shift
+        ("Gemm", "bias", (0, 16)),
+        ("Add", "bias", (32, 48)),  # v
+        ("MatMul", "weight", (32, 48)),
+        ("Gemm", "weight", (48, 64)),  # the second shift
+        ("Gemm", "bias", (48, 64)),
+    ]
+    assert len(found) == 4  # norm to q k v, v to out, norm to up, up to down
+    assert all("scale" in s.maps for s in found)
 
 
 class Odd(nn.Module):
