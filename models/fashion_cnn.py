@@ -1,6 +1,6 @@
 """A small residual CNN that classifies Fashion-MNIST: BatchNorm, strides, projected shortcuts.
 
-source:   trained here by models/train/fashion_cnn.py: 0.2 M parameters, fp32
+source:   trained here by models/train/fashion_cnn.py: 175 k parameters, fp32
 inputs:   x f32[batch, 1, 28, 28], pictures in -1..1
 outputs:  logits f32[batch, 10]
 notes:    a network of its own, deeper than the one in models/judge.py, which judges pictures

@@ -1,8 +1,6 @@
 """Every analysis takes time in proportion to the number of nodes."""
 
-import gc
 import math
-import time
 
 import numpy as np
 import onnx
@@ -16,6 +14,7 @@ from ir.analysis.blocks import blocks
 from ir.analysis.cost import cost
 from ir.analysis.masks import masked_values
 from ir.analysis.streams import streams
+from tests.work import calls, exponent
 
 LAYER = """
 u = ReduceMean<keepdims=1>(x, last)
@@ -104,25 +103,11 @@ ANALYSES = {
 }
 
 
-def seconds(analysis, graph):
-    """Least of three, in CPU seconds, with the collector's own cost left out."""
-    times = []
-    for _ in range(3):
-        gc.collect()
-        gc.disable()
-        start = time.process_time()
-        analysis(graph)
-        times.append(time.process_time() - start)
-        gc.enable()
-    return min(times)
-
-
 @pytest.mark.parametrize("name", ANALYSES)
-def test_ten_thousand_nodes_take_half_a_second_and_time_is_linear(name, small_and_large):
+def test_work_is_linear(name, small_and_large):
     small, large = small_and_large
     analysis, per_layer = ANALYSES[name]
     assert len(list(analysis(large))) >= 300 * per_layer
-    fast, slow = seconds(analysis, small), seconds(analysis, large)
-    assert slow < 0.5
-    # five times the nodes: 1.1 is the aim, the rest is room for a busy machine
-    assert math.log(slow / fast, 5) < 1.3
+    few, many = (calls(lambda graph: list(analysis(graph)), each) for each in (small, large))
+    assert exponent((60, 300), (few, many)) < 1.03
+    assert many < 300 * 34 * 300  # calls a node

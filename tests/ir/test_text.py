@@ -2,7 +2,6 @@
 
 # ruff: noqa: E501 (graph texts have one line a value)
 import re
-import time
 
 import numpy as np
 import onnx
@@ -17,6 +16,7 @@ from ir.errors import VerifyError
 from ir.graph import BY, IR_VERSION, OPSET, Names
 from ir.qtype import QType
 from ir.text import digest, store
+from tests.work import calls, exponent
 
 HAND = """\
 graph hand(%x: f32[batch,?,64], %"a b": seq(f32)[2,n], %d: f32[2], %c: bool[]) -> %y, %z {
@@ -434,12 +434,5 @@ def chain(count):
 
 
 def test_printing_and_parsing_are_linear():
-    def cost(count):
-        text = chain(count)
-        begin = time.process_time()
-        model = ir.parse(text)
-        ir.show(model)
-        return time.process_time() - begin
-
-    cost(100)
-    assert cost(8000) < 12 * max(cost(1000) for _ in range(2)) + 0.1
+    few, many = (calls(lambda text: ir.show(ir.parse(text)), chain(n)) for n in (1000, 8000))
+    assert exponent((1000, 8000), (few, many)) < 1.03

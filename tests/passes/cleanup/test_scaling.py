@@ -1,15 +1,12 @@
-"""Time of every cleanup pass grows with the graph, not faster."""
-
-import math
-import time
+"""The work of every cleanup pass grows with the graph, not faster."""
 
 import numpy as np
 import onnx_ir
-import pytest
 
 from ir.edit import Edit
 from passes.cleanup.fold_norm import FoldNorm
 from passes.core import Ctx
+from tests.work import calls, exponent
 
 from .test_cleanup import CLEAN
 
@@ -51,22 +48,13 @@ def transformer(layers):
     return onnx_ir.Model(graph, ir_version=13)
 
 
-def seconds(nodes):
-    """CPU seconds of each pass on a graph of about so many nodes, in the order of the recipe."""
-    graph, taken = transformer(nodes // 16), {}
+def clean(graph):
+    """Every pass once, in the order of the recipe."""
     for step in (FoldNorm(), *CLEAN):
         ctx = Ctx(Edit(graph, str(step)), target=None, rng=np.random.default_rng(0))  # type: ignore
-        start = time.process_time()
         step.run(graph, ctx)
-        taken[step.name] = taken.get(step.name, 0) + time.process_time() - start
-    return taken
 
 
-@pytest.mark.slow
-def test_time_is_linear():
-    small, large = (sum(seconds(n).values()) for n in (5_000, 25_000))
-    assert math.log(large / small) / math.log(5) < 1.25
-
-
-def test_a_thousand_nodes_take_little():
-    assert sum(seconds(1_000).values()) < 1.0
+def test_work_is_linear():
+    few, many = (calls(clean, transformer(n)) for n in (60, 300))
+    assert exponent((60, 300), (few, many)) < 1.03
