@@ -124,8 +124,8 @@ def main() -> None:
     parser.add_argument("--no-latency", action="store_true")
     args = parser.parse_args()
     feeds = load(args.test)[: args.feeds]
-    files = args.float, args.quantized
-    row = measure(*map(model_file, files), feeds, args.metric, args.mask, not args.no_latency)
+    float_, quantized = model_file(args.float), model_file(args.quantized)
+    row = measure(float_, quantized, feeds, args.metric, args.mask, not args.no_latency)
     print("\n" + json.dumps(row))
 
 

@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import onnx
@@ -26,6 +27,7 @@ from benchmarks.cases import CACHE
 from benchmarks.peers import script
 from benchmarks.record import Row, keep, machine, show
 
+T = TypeVar("T")
 PIPELINE = "clean | place{w=i8@0x1*f32,a=u8@0*f32+u8,dynamic=true}"
 
 
@@ -34,7 +36,7 @@ def exponent(nodes: list[int], seconds: list[float]) -> float:
     return float(np.polyfit(np.log(nodes), np.log(seconds), 1)[0])
 
 
-def timed(work: Callable[[], object]) -> tuple[float, object]:
+def timed(work: Callable[[], T]) -> tuple[float, T]:
     start = time.process_time()
     result = work()
     return time.process_time() - start, result

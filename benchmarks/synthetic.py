@@ -6,8 +6,11 @@ Gather, Unsqueeze and Concat before every Reshape, attention with an additive ma
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx
+from numpy.typing import ArrayLike
 from onnx import TensorProto, helper, numpy_helper
 
 WIDTH, HEADS, HIDDEN = 16, 2, 32
@@ -22,12 +25,12 @@ class Writer:
         self.weights: list[onnx.TensorProto] = []
         self.rng = np.random.default_rng(seed)
 
-    def op(self, kind: str, *inputs: str, **attributes: object) -> str:
+    def op(self, kind: str, *inputs: str, **attributes: Any) -> str:
         name = f"/{kind}_{len(self.nodes)}_output_0"
         self.nodes.append(helper.make_node(kind, inputs, [name], name=name[:-9], **attributes))
         return name
 
-    def constant(self, value: object) -> str:
+    def constant(self, value: ArrayLike) -> str:
         return self.op("Constant", value=numpy_helper.from_array(np.asarray(value)))
 
     def weight(self, *shape: int) -> str:
@@ -49,10 +52,10 @@ class Writer:
         """To [batch, length, *tail], the first two dimensions read off `x`."""
         shape = self.op("Shape", x)
         parts = [self.op("Gather", shape, self.constant(np.int64(axis))) for axis in (0, 1)]
-        axes = self.constant(np.int64([0]))
+        axes = self.constant(np.array([0]))
         ends = [self.op("Unsqueeze", part, axes) for part in parts]
         return self.op(
-            "Reshape", x, self.op("Concat", *ends, self.constant(np.int64(tail)), axis=0)
+            "Reshape", x, self.op("Concat", *ends, self.constant(np.array(tail)), axis=0)
         )
 
     def heads(self, x: str, perm: list[int]) -> str:

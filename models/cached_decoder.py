@@ -14,6 +14,7 @@ notes:    the embedding is also the output layer's weight; there is no padding m
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import cast
 
 import numpy as np
 import torch
@@ -29,6 +30,8 @@ Run = Callable[[Feed], Feed]
 
 class CachedDecoder(nn.Module):
     """The module docstring says what comes in and goes out; theta: the rotary base."""
+
+    frequency: torch.Tensor
 
     def __init__(self, shape: Shape, theta: float = 10000.0) -> None:
         super().__init__()
@@ -49,7 +52,8 @@ class CachedDecoder(nn.Module):
         cos, sin = angle.cos(), angle.sin()
         x = self.embed(input_ids)
         keys, values = [], []
-        for block, past_key, past_value in zip(self.blocks, past_keys, past_values, strict=True):
+        blocks = cast(Sequence[Block], self.blocks)
+        for block, past_key, past_value in zip(blocks, past_keys, past_values, strict=True):
             q, k, v = block.project(block.norm1(x), cos, sin)
             keys.append(torch.cat((past_key, k), 2))
             values.append(torch.cat((past_value, v), 2))

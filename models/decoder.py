@@ -91,6 +91,8 @@ class Block(nn.Module):
 class Decoder(nn.Module):
     """input_ids i64[batch, length] to logits f32[batch, length, vocabulary]."""
 
+    frequency: torch.Tensor
+
     def __init__(self, shape: Shape) -> None:
         super().__init__()
         self.shape = shape

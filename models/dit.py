@@ -34,6 +34,9 @@ NO_CLASS = CLASSES
 class Dit(nn.Module):
     """Diffusion transformer with adaLN-zero; see the module's docstring for shapes and units."""
 
+    position: Tensor
+    frequency: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.patch = nn.Conv2d(1, WIDTH, PATCH, PATCH)

@@ -67,9 +67,10 @@ def render(image: Image.Image, lines: list[str], rng: np.random.Generator) -> li
     boxes: list[Box] = []
     top = rng.uniform(4, 40)
     for line in lines[: rng.integers(1, len(lines) + 1)]:
-        font = ImageFont.load_default(rng.uniform(14, 34))
+        size = rng.uniform(14, 34)
+        font = ImageFont.load_default(size)
         left = rng.uniform(4, 80)
-        text = line[: int((image.width - left) / (0.55 * font.size))].strip()
+        text = line[: int((image.width - left) / (0.55 * size))].strip()
         box = draw.textbbox((left, top), text, font=font)
         if box[3] > image.height:
             break

@@ -94,6 +94,7 @@ def evaluation(n: int) -> list[dict[str, np.ndarray]]:
 
 
 def _feeds(names: list[str], n: int, seed: int) -> list[dict[str, np.ndarray]]:
-    mean, std = np.float32([0.485, 0.456, 0.406]), np.float32([0.229, 0.224, 0.225])
+    mean = np.array([0.485, 0.456, 0.406], np.float32)
+    std = np.array([0.229, 0.224, 0.225], np.float32)
     pixels = (np.asarray(image, np.float32) / 255 for image in crops(names, n, (224, 224), seed))
     return [{"image": ((p - mean) / std).transpose(2, 0, 1)[None].copy()} for p in pixels]

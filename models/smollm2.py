@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from ir.errors import DataError
 from models import cached_decoder
@@ -42,7 +41,7 @@ TOKENS = 512
 SYSTEM = "You are a helpful AI assistant named SmolLM, trained by Hugging Face"
 
 
-def load() -> nn.Module:
+def load() -> CachedDecoder:
     arrays = gguf.state_dict(package_file(*WEIGHTS), SHAPE.heads, SHAPE.kv_heads)
     with torch.device("meta"):
         decoder = CachedDecoder(SHAPE, THETA)

@@ -15,13 +15,15 @@ notes:    sigma 0.2, computed in float64 and rounded to float32 once. What 4 bit
 
 from __future__ import annotations
 
+from typing import cast
+
 import numpy as np
 import torch
 from torch import nn
 
 from models import smollm2
 from models.cached_decoder import CachedDecoder
-from models.decoder import Block, Shape
+from models.decoder import Block, RmsNorm, Shape
 from models.smollm2 import DYNAMIC, OUTPUTS, calibration, evaluation, example
 
 __all__ = ["DYNAMIC", "OUTPUTS", "calibration", "evaluation", "example", "load", "off_grid"]
@@ -36,7 +38,7 @@ def off_grid(decoder: CachedDecoder, sigma: float = SIGMA, seed: int = SEED) -> 
     """Replaces the weights of `decoder`, which is returned."""
     rng = np.random.default_rng(seed)
     for block in decoder.blocks:
-        _scale(block, decoder.shape, sigma, rng)
+        _scale(cast(Block, block), decoder.shape, sigma, rng)
     return decoder
 
 
@@ -63,6 +65,6 @@ def _scale(block: Block, shape: Shape, sigma: float, rng: np.random.Generator) -
         _times(linear, rows[:, None] * columns)
 
 
-def _times(layer: nn.Module, factors: torch.Tensor) -> None:
+def _times(layer: nn.Linear | RmsNorm, factors: torch.Tensor) -> None:
     weight = (layer.weight.detach().double() * factors).float()
     layer.weight = nn.Parameter(weight, requires_grad=False)

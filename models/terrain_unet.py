@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from calib.data.stratified import stratified
 from models.weights.packages import package_file
 
 WEIGHTS = (
@@ -38,9 +39,10 @@ def example() -> dict[str, np.ndarray]:
 
 
 def calibration(n: int) -> list[dict[str, np.ndarray]]:
-    """n feeds of one map each: pure noise at the highest level, random difficulty."""
+    """n feeds of one map each: pure noise at the highest level, difficulties evenly spread."""
     rng = np.random.default_rng(1)
-    return [_feed(rng) for _ in range(n)]
+    feeds = [_feed(rng) for _ in range(4 * n)]
+    return stratified(feeds, n, lambda feed: float(feed["difficulty"][0]), strata=n)
 
 
 def evaluation(n: int) -> list[dict[str, np.ndarray]]:

@@ -7,6 +7,8 @@ outputs:  per layer i cross_keys_i, cross_values_i f32[batch, 6, 1500, 64]
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -20,7 +22,7 @@ OUTPUTS = tuple(
 
 
 class Cross(nn.Module):
-    def __init__(self, decoder: nn.Module) -> None:
+    def __init__(self, decoder: Any) -> None:
         super().__init__()
         attentions = [layer.encoder_attn for layer in decoder.layers]
         self.heads = attentions[0].num_heads
@@ -36,7 +38,7 @@ def load() -> nn.Module:
     return of(whisper_encoder.load_full())
 
 
-def of(whole: nn.Module) -> nn.Module:
+def of(whole: Any) -> nn.Module:
     """The projections of a transformers WhisperForConditionalGeneration, sharing its weights."""
     return Cross(whole.model.decoder).eval()
 

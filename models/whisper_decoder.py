@@ -16,6 +16,7 @@ notes:    there is no padding mask: the rows of a batch have equal lengths (`whi
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -134,7 +135,7 @@ def load() -> nn.Module:
     return of(whisper_encoder.load_full())
 
 
-def of(whole: nn.Module) -> nn.Module:
+def of(whole: Any) -> nn.Module:
     """The decoder of a transformers WhisperForConditionalGeneration, sharing its weights."""
     state = whole.model.decoder.state_dict()
     unused = {k for k in state if "encoder_attn.k_proj" in k or "encoder_attn.v_proj" in k}

@@ -9,6 +9,7 @@ outputs:  last_hidden_state f32[batch, 1500, 384]
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import numpy as np
 import torch
@@ -48,7 +49,7 @@ def load() -> nn.Module:
     return Encoder(load_full().model.encoder).eval()
 
 
-def load_full() -> nn.Module:
+def load_full() -> Any:
     """The whole recogniser as a `transformers.WhisperForConditionalGeneration`, eager attention."""
     from transformers import WhisperConfig, WhisperForConditionalGeneration
 
@@ -57,7 +58,7 @@ def load_full() -> nn.Module:
         vocab_size=51864, d_model=384, encoder_layers=4, decoder_layers=4,
         encoder_attention_heads=6, decoder_attention_heads=6, encoder_ffn_dim=1536,
         decoder_ffn_dim=1536, bos_token_id=50256, eos_token_id=50256, pad_token_id=50256,
-        decoder_start_token_id=50257, attn_implementation="eager",
+        decoder_start_token_id=50257, attn_implementation="eager",  # pyright: ignore[reportCallIssue]
     )  # fmt: skip
     with torch.device("meta"):
         model = WhisperForConditionalGeneration(config)

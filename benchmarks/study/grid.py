@@ -45,9 +45,9 @@ class Study:
 
     name: str
     why: str
-    source: str
     models: tuple[str, ...]
     recipes: Mapping[str, str]
+    source: str = ""
     parts: tuple[tuple[str, ...], ...] = ((),)
     """Sets of graphs to quantize; an empty one means all."""
     mixed: tuple[float, ...] = (0.0,)
@@ -91,8 +91,8 @@ def _study(name: str, row: Mapping[str, Any]) -> Study:
         lists = {key: tuple(row[key]) for key in ("mixed", "conditions", "seeds") if key in row}
         parts = tuple(tuple(part) for part in row.get("parts", ((),)))
         return Study(
-            name, row["why"], row["source"], tuple(row["models"]), dict(row["recipes"]), parts,
-            **lists,
+            name, row["why"], tuple(row["models"]), dict(row["recipes"]), row.get("source", ""),
+            parts, **lists,
         )  # fmt: skip
     except KeyError as error:
         raise DataError(f"study '{name}' lacks {error}") from error

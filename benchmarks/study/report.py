@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from benchmarks.record import Row
 from benchmarks.study.grid import FLOAT, Study
-from benchmarks.study.tasks.base import CLEAN
+from benchmarks.study.tasks.base import CLEAN, EXACT
 
 PAGE = Path(__file__).parents[2] / "docs" / "results.md"
 HEAD = "# Results\n\nEvery figure is of the model as ONNX Runtime executes it, on one thread.\n"
@@ -19,7 +20,10 @@ def write(studies: Iterable[tuple[Study, list[Row]]], page: Path = PAGE) -> Path
     for study, rows in studies:
         first, last = f"<!-- study {study.name} -->", f"<!-- end {study.name} -->"
         if first not in text:
-            text += f"\n## {study.name}\n\n{study.why} Source: {study.source}.\n\n{first}\n{last}\n"
+            source = f"Source: {study.source}." if study.source else ""
+            prose = f"{study.why} {source}".rstrip()
+            plot = f"![{study.name}](plots/{study.name}.svg)"
+            text += f"\n## {study.name}\n\n{prose}\n\n{plot}\n\n{first}\n{last}\n"
         head, rest = text.split(first)
         text = f"{head}{first}\n{section(study, rows)}\n{last}{rest.split(last)[1]}"
     draft = page.with_suffix(".part")
@@ -29,8 +33,10 @@ def write(studies: Iterable[tuple[Study, list[Row]]], page: Path = PAGE) -> Path
 
 
 def section(study: Study, rows: Sequence[Row]) -> str:
-    """The tables of one study, a model each, and what failed."""
-    parts = []
+    """The tables of one study: all models, then each one, and what failed."""
+    parts = (
+        [overview(study, rows)] if len(study.models) > 1 and study.conditions == (CLEAN,) else []
+    )
     for model in study.models:
         mine = [row for row in ordered(study, rows) if row["model"] == model]
         good = [row for row in mine if "failure" not in row]
@@ -43,16 +49,18 @@ def section(study: Study, rows: Sequence[Row]) -> str:
 
 
 def ordered(study: Study, rows: Iterable[Row]) -> list[Row]:
-    """As the study lists them; rows of recipes that it has no more are left out."""
+    """As the study lists them, of each cell the row of most samples; rows of recipes that it has
+    no more are left out."""
     recipes, conditions = [FLOAT, *study.recipes], list(study.conditions)
     texts = {FLOAT: "", **study.recipes}
-    kept = [
-        row for row in rows
-        if row["condition"] in conditions and texts.get(row["recipe"]) == row["pipeline"]
-    ]  # fmt: skip
+    kept: dict[tuple[Any, ...], Row] = {}
+    for row in sorted(rows, key=lambda row: row["samples"]):
+        if row["condition"] in conditions and texts.get(row["recipe"]) == row["pipeline"]:
+            cell = ("model", "recipe", "mixed", "condition", "seed")
+            kept[tuple(row["parts"]), *(row[key] for key in cell)] = row
     return sorted(
-        kept,
-        key=lambda r: (r["samples"], recipes.index(r["recipe"]), r["parts"], r["mixed"],
+        kept.values(),
+        key=lambda r: (recipes.index(r["recipe"]), r["parts"], r["mixed"],
                        conditions.index(r["condition"]), r["seed"]),
     )  # fmt: skip
 
@@ -77,6 +85,25 @@ def table(rows: Sequence[Row]) -> str:
          *(_figure(row["more"].get(name)) for name in more)]
         for row in rows
     ]  # fmt: skip
+    return _markdown(heads, lines)
+
+
+def overview(study: Study, rows: Sequence[Row]) -> str:
+    """One line a model: its figure and the SQNR under every recipe."""
+    lines = []
+    for model in study.models:
+        good = [r for r in ordered(study, rows) if r["model"] == model and "failure" not in r]
+        found = {row["recipe"]: row for row in good}
+        if FLOAT not in found:
+            continue
+        first = found[FLOAT]
+        interval = _interval(first)
+        cells = [f"{_figure(first['figure'])}{f' ({interval})' if interval else ''}"]
+        for recipe in study.recipes:
+            row = found.get(recipe)
+            cells.append(f"{_figure(row['figure'])}; {_db(row)} dB" if row else "")
+        lines.append([model, first["metric"], str(first["samples"]), *cells])
+    heads = ["model", "figure", "samples", "float (95 % interval)", *study.recipes]
     return _markdown(heads, lines)
 
 
@@ -119,7 +146,7 @@ def _db(row: Row) -> str:
 
 
 def _figure(value: float | None) -> str:
-    return "" if value is None else f"{value:.4g}"
+    return "" if value is None else "exact" if value == EXACT else f"{value:.4g}"
 
 
 def _markdown(heads: Sequence[str], lines: Iterable[Sequence[str]]) -> str:

@@ -13,7 +13,7 @@ from benchmarks import record
 from benchmarks.record import Row
 from benchmarks.study import catalogue
 from benchmarks.study.grid import Cell
-from benchmarks.study.tasks.base import Run, Score, Task
+from benchmarks.study.tasks.base import EXACT, Run, Score, Task
 from ir.analysis.cost import cost
 from ir.analysis.traffic import stored_bytes
 from ir.errors import PtqcError
@@ -109,6 +109,6 @@ def _numbers(task: Task, score: Score) -> Row:
         "figure": short(score.figure),
         "low": short(score.low),
         "high": short(score.high),
-        "sqnr_db": None if score.sqnr_db is None else min(short(score.sqnr_db) or 0.0, 200.0),
+        "sqnr_db": None if score.sqnr_db is None else min(short(score.sqnr_db) or 0.0, EXACT),
         "more": {name: short(value) for name, value in score.more.items()},
     }

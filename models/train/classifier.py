@@ -1,7 +1,7 @@
 """The training loop of the Fashion-MNIST classifiers, and the command around it.
 
-AdamW under a rate that rises and then falls as a cosine; pictures are mirrored, and moved by up to
-two pixels, at random. Every step draws from a generator seeded by (seed, step): a run that was
+AdamW under a rate that rises and then falls as a cosine; pictures are mirrored, and moved by some
+pixels, at random. Every step draws from a generator seeded by (seed, step): a run that was
 stopped goes on from its last checkpoint (every 100 steps) as if it had not been.
 """
 
@@ -12,7 +12,7 @@ import math
 import os
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -23,8 +23,6 @@ from calib.metrics.classification import share
 from models.train.pictures import pictures, scaled
 from models.weights import trained
 
-MOVE = 2
-"""Pixels by which a picture is moved at most."""
 SAVE = 100
 """Steps between checkpoints."""
 
@@ -32,7 +30,7 @@ SAVE = 100
 @dataclass(frozen=True)
 class Settings:
     """steps of `batch` pictures; rate: AdamW's highest, reached after `rise` steps; decay: of the
-    weights; smooth: share of every label given to all classes."""
+    weights; smooth: share of every label given to all classes; move: pixels at most."""
 
     seed: int = 0
     steps: int = 2000
@@ -41,10 +39,14 @@ class Settings:
     rise: int = 100
     decay: float = 0.05
     smooth: float = 0.05
+    move: int = 2
 
     def rate_at(self, step: int) -> float:
         fall = 0.5 * (1 + math.cos(math.pi * step / self.steps))
         return self.rate * fall * min(1.0, (step + 1) / self.rise)
+
+
+USUAL = Settings()
 
 
 @dataclass
@@ -78,13 +80,13 @@ def start(make: Callable[[], nn.Module], settings: Settings) -> State:
     return State(net, optimizer)
 
 
-def varied(images: Tensor, draw: torch.Generator) -> Tensor:
-    """u8[n, 28, 28] -> f32[n, 1, 28, 28], mirrored and moved at random."""
+def varied(images: Tensor, draw: torch.Generator, move: int) -> Tensor:
+    """u8[n, 28, 28] -> f32[n, 1, 28, 28], mirrored, and moved by up to `move` pixels, at random."""
     x = scaled(images)
     n, side = len(x), x.shape[-1]
     x = torch.where(torch.rand(n, 1, 1, 1, generator=draw) < 0.5, x.flip(3), x)
-    x = F.pad(x, [MOVE] * 4, value=-1.0)
-    shift = torch.randint(2 * MOVE + 1, (n, 2), generator=draw)
+    x = F.pad(x, [move] * 4, value=-1.0)
+    shift = torch.randint(2 * move + 1, (n, 2), generator=draw)
     rows = (shift[:, :1] + torch.arange(side))[:, :, None]
     columns = (shift[:, 1:] + torch.arange(side))[:, None, :]
     return x[torch.arange(n)[:, None, None], 0, rows, columns][:, None]
@@ -96,7 +98,7 @@ def step(state: State, images: Tensor, labels: Tensor, settings: Settings) -> fl
     chosen = torch.randint(len(images), (settings.batch,), generator=draw)
     for group in state.optimizer.param_groups:
         group["lr"] = settings.rate_at(state.step)
-    logits = state.net(varied(images[chosen], draw))
+    logits = state.net(varied(images[chosen], draw, settings.move))
     loss = F.cross_entropy(logits, labels[chosen], label_smoothing=settings.smooth)
     state.optimizer.zero_grad()
     loss.backward()
@@ -130,17 +132,22 @@ def right(net: nn.Module, images: Tensor, labels: Tensor) -> int:
     return sum(int((net(scaled(x)).argmax(1) == y).sum()) for x, y in parts)
 
 
-def main(name: str, make: Callable[[], nn.Module], arguments: list[str] | None = None) -> None:
+def main(
+    name: str,
+    make: Callable[[], nn.Module],
+    settings: Settings = USUAL,
+    arguments: list[str] | None = None,
+) -> None:
     """The command `python -m models.train.NAME`."""
     parser = argparse.ArgumentParser(
         prog=f"python -m models.train.{name}", description=f"Train models/{name}.py."
     )
-    parser.add_argument("--steps", type=int, default=Settings.steps)
+    parser.add_argument("--steps", type=int, default=settings.steps)
     parser.add_argument("--checkpoint", type=Path, default=Path(f".bench/train/{name}.pt"))
     parser.add_argument("--weights", type=Path, default=trained.FOLDER, help="folder to write to")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    settings = Settings(steps=options.steps)
+    settings = replace(settings, steps=options.steps)
     try:
         state = train(make, settings, options.checkpoint)
     except KeyboardInterrupt:

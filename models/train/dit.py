@@ -128,7 +128,7 @@ def train(settings: Settings, checkpoint: Path) -> State:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--steps", type=int, default=Settings.steps)
     parser.add_argument("--checkpoint", type=Path, default=Path(".bench/train/dit.pt"))
     parser.add_argument("--weights", type=Path, default=trained.FOLDER, help="folder to write to")

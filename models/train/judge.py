@@ -49,7 +49,7 @@ def accuracy(net: Judge, images: Tensor, labels: Tensor) -> float:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--weights", type=Path, default=trained.FOLDER, help="folder to write to")
     options = parser.parse_args(arguments)

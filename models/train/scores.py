@@ -49,7 +49,7 @@ def _gaussian(features: np.ndarray) -> Gaussian:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--pictures", type=int, default=1000)
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)

@@ -20,7 +20,7 @@ GRAPH = """graph g(%x: f32[batch,16]) -> %y {
   %y : f32[batch,8] = MatMul(%x, %w)
 }"""
 STUDY = Study(
-    "tiny", "Why not?", "nobody", ("small",), {"w8": "w8a16", "w8a8": "w8a8_dynamic"},
+    "tiny", "Why not?", ("small",), {"w8": "w8a16", "w8a8": "w8a8_dynamic"}, source="nobody",
     conditions=(CLEAN, "loud"),
 )  # fmt: skip
 

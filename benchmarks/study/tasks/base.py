@@ -22,6 +22,8 @@ Feed = dict[str, np.ndarray]
 Run = Callable[[Feed], Mapping[str, np.ndarray]]
 Runs = Mapping[str, Run]
 CLEAN = "clean"
+EXACT = 200.0
+"""Stands for the infinite number of dB of what is equal."""
 
 
 @dataclass(frozen=True)
