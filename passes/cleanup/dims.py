@@ -56,7 +56,11 @@ class Dims:
             shape = rule(node, self) if rule else None
             known = self.shape(output)
             if shape is not None:
-                self._shapes[output] = _merge(known or _nameless(output, len(shape)), shape)
+                if (
+                    known is None or output.is_graph_output()
+                ):  # exporters freeze outputs' open sizes
+                    known = _nameless(output, len(shape))
+                self._shapes[output] = _merge(known, shape)
             numbers = NUMBERS.get(node.op_type)
             if numbers is not None:
                 found = numbers(node, self)
@@ -74,6 +78,10 @@ class Dims:
         new = [d if isinstance(d, int) else _name(d) or k for d, k in zip(shape, old, strict=True)]
         if value.shape is None or list(old) != new:
             value.shape = onnx_ir.Shape(new)
+
+
+def _is_name(size: int | Poly | None) -> bool:
+    return isinstance(size, Poly) and _name(size) is not None
 
 
 def _name(size: Poly) -> str | None:
@@ -105,13 +113,17 @@ def _place(value: Value, axis: int) -> str:
 
 
 def _merge(known: Shape, derived: Partial) -> Shape:
-    """Per axis the better of two truths: a number, else what follows from the inputs."""
+    """Per axis the better of two truths: a number, else what follows from the inputs.
+
+    An input's own open size wins over a declared number: exporters write the sizes of their example
+    on outputs, and inference carries them on.
+    """
     if len(known) != len(derived):
         known = tuple(d for d in derived if d is not None)
         if len(known) != len(derived):
             raise ArithmeticError("the declared rank is wrong, and a size is not known")
         return known
     return tuple(
-        k if isinstance(k, int) or d is None or str(d).startswith("(") else d
+        d if _is_name(d) else k if isinstance(k, int) or d is None or str(d)[0] == "(" else d
         for k, d in zip(known, derived, strict=True)
     )
