@@ -56,9 +56,8 @@ class Dims:
             shape = rule(node, self) if rule else None
             known = self.shape(output)
             if shape is not None:
-                if (
-                    known is None or output.is_graph_output()
-                ):  # exporters freeze outputs' open sizes
+                # exporters freeze outputs' open sizes
+                if known is None or output.is_graph_output():
                     known = _nameless(output, len(shape))
                 self._shapes[output] = _merge(known, shape)
             numbers = NUMBERS.get(node.op_type)
@@ -124,6 +123,6 @@ def _merge(known: Shape, derived: Partial) -> Shape:
             raise ArithmeticError("the declared rank is wrong, and a size is not known")
         return known
     return tuple(
-        d if _is_name(d) else k if isinstance(k, int) or d is None or str(d)[0] == "(" else d
+        k if d is None or (not _is_name(d) and (isinstance(k, int) or str(d)[0] == "(")) else d
         for k, d in zip(known, derived, strict=True)
     )
