@@ -52,11 +52,13 @@ class Ran:
     result: passes.Result
 
 
-def quantize(model: onnx.ModelProto, feeds: list[dict], recipe: str, target=None) -> Ran:
+def quantize(
+    model: onnx.ModelProto, feeds: list[dict], recipe: str, target=None, fused: bool = True
+) -> Ran:
     """Calibrate on all feeds but the last, and measure on all of them.
 
-    What it is measured against is the model with nothing fused: on CPUs without VNNI the fused
-    kernels of a model that arrives quantized may saturate, and are then no reference.
+    fused: whether ONNX Runtime may fuse the model that is measured against. On CPUs without VNNI
+    the fused kernels of a model that arrives quantized may saturate, and are then no reference.
 
     target None: the model is built for ONNX Runtime and its optimised session is measured. A
     `Target`: the graph is run as it is, its functions inlined and nothing fused.
@@ -67,4 +69,4 @@ def quantize(model: onnx.ModelProto, feeds: list[dict], recipe: str, target=None
     assert to_proto(graph).SerializeToString() == before, "the caller's model was changed"
     made = result.graph if target else backends.build(result, "ort").model
     after = outputs(to_proto(made), feeds, optimize=target is None)
-    return Ran(sqnr(outputs(model, feeds, optimize=False), after), result)
+    return Ran(sqnr(outputs(model, feeds, optimize=fused), after), result)

@@ -29,10 +29,11 @@ def reference():
 @pytest.mark.parametrize("name", QUANTIZED)
 def test_read_and_kept(models, name):
     model, feeds = models[name]
-    ran = execute.quantize(model, feeds, "clean")
+    ran = execute.quantize(model, feeds, "clean", fused=False)
     both = (execute.outputs(each, feeds, optimize=False)
             for each in (model, to_proto(ran.result.graph)))  # fmt: skip
-    assert execute.sqnr(*both) > 100
+    # Q/DQ unfused rounds float sums: sums in another order move a code here and there
+    assert execute.sqnr(*both) > (40 if name == "qdq" else 100)
     assert ran.db > 25  # fused: its integer kernels round elsewhere, and saturate without VNNI
     before = [n.op_type for n in models[name][0].graph.node]
     after = [n.op_type for n in ran.result.graph.graph]
@@ -65,7 +66,7 @@ def test_dequantized_is_nearer_to_the_float_model(models, reference, name):
 @pytest.mark.parametrize("name", QUANTIZED)
 def test_quantized_anew(models, reference, name):
     model, feeds = models[name]
-    ran = execute.quantize(model, feeds, "requantize")
+    ran = execute.quantize(model, feeds, "requantize", fused=False)
     step = next(s for s in ran.result.report.steps if s.step.startswith("place"))
     assert len(step.sites) == 4
     assert ran.db > 33
