@@ -58,7 +58,7 @@ def _count(graph: onnx.GraphProto) -> int:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("float", type=Path)
     parser.add_argument("rewritten", type=Path)
     parser.add_argument("feeds", type=Path)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from models.data.clothes import SIDE, calibration, evaluation, labelled
+from models.residual import Residual
 from models.weights import trained
 
 __all__ = ["DYNAMIC", "OUTPUTS", "calibration", "evaluation", "example", "labelled", "load"]
@@ -19,26 +20,6 @@ DYNAMIC = {"x": {0: "batch"}}
 OUTPUTS = ("logits",)
 WIDTHS = (16, 32, 64)
 BLOCKS = 2
-
-
-class Block(nn.Module):
-    """Two 3 x 3 convolutions beside a shortcut, which is projected where the shape changes."""
-
-    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
-        self.norm1 = nn.BatchNorm2d(outputs)
-        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
-        self.norm2 = nn.BatchNorm2d(outputs)
-        self.skip = nn.Sequential()
-        if stride != 1 or inputs != outputs:
-            self.skip = nn.Sequential(
-                nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)
-            )
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = torch.relu(self.norm1(self.conv1(x)))
-        return torch.relu(self.norm2(self.conv2(y)) + self.skip(x))
 
 
 class FashionCnn(nn.Module):
@@ -53,7 +34,7 @@ class FashionCnn(nn.Module):
         blocks, inputs = [], first
         for stage, width in enumerate(WIDTHS):
             for number in range(BLOCKS):
-                blocks.append(Block(inputs, width, 2 if stage and not number else 1))
+                blocks.append(Residual(inputs, width, 2 if stage and not number else 1))
                 inputs = width
         self.blocks = nn.Sequential(*blocks)
         self.head = nn.Linear(inputs, 10)

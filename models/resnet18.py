@@ -15,30 +15,10 @@ import torch
 from torch import nn
 
 from models.data.photographs import CALIBRATION, EVALUATION, crops
+from models.residual import Residual
 
 DYNAMIC = {"image": {0: "batch"}}
 OUTPUTS = ("logits",)
-
-
-class Residual(nn.Module):
-    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
-        self.norm1 = nn.BatchNorm2d(outputs)
-        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
-        self.norm2 = nn.BatchNorm2d(outputs)
-        same = stride == 1 and inputs == outputs
-        self.skip = (
-            nn.Identity()
-            if same
-            else nn.Sequential(
-                nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)
-            )
-        )
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y = torch.relu(self.norm1(self.conv1(x)))
-        return torch.relu(self.norm2(self.conv2(y)) + self.skip(x))
 
 
 class ResNet18(nn.Module):

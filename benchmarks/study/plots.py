@@ -29,7 +29,7 @@ def write(study: Study, rows: Sequence[Row], folder: Path = FOLDER) -> Path | No
         raise DataError("plots need matplotlib", hint="pip install 'ptqc[study]'") from error
     columns = min(3, len(models))
     lines = -(-len(models) // columns)
-    with mpl.rc_context({"svg.hashsalt": study.name, "font.size": 9}):
+    with mpl.rc_context({"svg.hashsalt": study.name, "svg.fonttype": "none", "font.size": 9}):
         figure = Figure(figsize=(4.4 * columns, 3.3 * lines), layout="constrained")
         axes = figure.subplots(lines, columns, squeeze=False).flat
         for axis, model in zip(axes, models, strict=False):

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from calib.metrics.classification import share
+from models.train import checkpoint
 from models.train.pictures import pictures, scaled
 from models.weights import trained
 
@@ -61,13 +61,10 @@ class State:
     def save(self, path: Path) -> None:
         whole = {"net": self.net.state_dict(), "optimizer": self.optimizer.state_dict(),
                  "step": self.step, "cpu_seconds": self.cpu_seconds}  # fmt: skip
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_suffix(".part")
-        torch.save(whole, unfinished)
-        os.replace(unfinished, path)
+        checkpoint.write(path, whole)
 
     def restore(self, path: Path) -> None:
-        whole = torch.load(path, weights_only=True)
+        whole = checkpoint.read(path)
         self.net.load_state_dict(whole["net"])
         self.optimizer.load_state_dict(whole["optimizer"])
         self.step, self.cpu_seconds = whole["step"], whole["cpu_seconds"]
@@ -108,18 +105,18 @@ def step(state: State, images: Tensor, labels: Tensor, settings: Settings) -> fl
     return loss.item()
 
 
-def train(make: Callable[[], nn.Module], settings: Settings, checkpoint: Path) -> State:
-    """Run on from `checkpoint`, if it is there, to `settings.steps`."""
+def train(make: Callable[[], nn.Module], settings: Settings, path: Path) -> State:
+    """Run on from the checkpoint at `path`, if it is there, to `settings.steps`."""
     state = start(make, settings)
-    if checkpoint.is_file():
-        state.restore(checkpoint)
+    if path.is_file():
+        state.restore(path)
     images, labels = pictures("train")
     began = time.process_time() - state.cpu_seconds
     while state.step < settings.steps:
         loss = step(state, images, labels, settings)
         if state.step % SAVE == 0 or state.step == settings.steps:
             state.cpu_seconds = time.process_time() - began
-            state.save(checkpoint)
+            state.save(path)
             print(f"{state.step:5d} loss {loss:.4f} {state.cpu_seconds:6.0f} CPU s", flush=True)
     return state
 

@@ -10,7 +10,6 @@ if it had not been, and a shorter run is the beginning of a longer one.
 from __future__ import annotations
 
 import argparse
-import os
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -19,6 +18,7 @@ import torch
 from torch import Tensor
 
 from models.dit import NO_CLASS, Dit
+from models.train import checkpoint
 from models.train.pictures import pictures, scaled
 from models.weights import trained
 
@@ -57,13 +57,10 @@ class State:
             "cpu_seconds": self.cpu_seconds,
             "losses": self.losses,
         }
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_suffix(".part")
-        torch.save(whole, unfinished)
-        os.replace(unfinished, path)
+        checkpoint.write(path, whole)
 
     def restore(self, path: Path) -> None:
-        whole = torch.load(path, weights_only=True)
+        whole = checkpoint.read(path)
         for name in ("net", "average", "optimizer"):
             getattr(self, name).load_state_dict(whole[name])
         self.step, self.cpu_seconds = whole["step"], whole["cpu_seconds"]
@@ -109,11 +106,12 @@ def step(state: State, pictures: Tensor, labels: Tensor, settings: Settings) -> 
     return loss.item()
 
 
-def train(settings: Settings, checkpoint: Path) -> State:
-    """Run on from `checkpoint`, if it is there, to `settings.steps`; saved every 50 steps."""
+def train(settings: Settings, path: Path) -> State:
+    """Run on from the checkpoint at `path`, if it is there, to `settings.steps`;
+    saved every 50 steps."""
     state = start(settings)
-    if checkpoint.is_file():
-        state.restore(checkpoint)
+    if path.is_file():
+        state.restore(path)
     images, labels = pictures("train")
     began, recent = time.process_time() - state.cpu_seconds, []
     while state.step < settings.steps:
@@ -121,7 +119,7 @@ def train(settings: Settings, checkpoint: Path) -> State:
         if state.step % 50 == 0:
             state.losses.append(sum(recent) / len(recent))
             state.cpu_seconds, recent = time.process_time() - began, []
-            state.save(checkpoint)
+            state.save(path)
             seconds = f"{state.cpu_seconds:6.0f} CPU s"
             print(f"{state.step:5d} loss {state.losses[-1]:.4f} {seconds}", flush=True)
     return state

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from models.judge import Judge
+from models.train.classifier import right
 from models.train.pictures import pictures, scaled
 from models.weights import trained
 
@@ -38,16 +39,6 @@ def train(steps: int, images: Tensor, labels: Tensor) -> Judge:
     return net.eval()
 
 
-@torch.no_grad()
-def accuracy(net: Judge, images: Tensor, labels: Tensor) -> float:
-    """Share of images whose largest logit is their label."""
-    right = [
-        (net(scaled(part)).argmax(1) == label).float()
-        for part, label in zip(images.split(250), labels.split(250), strict=True)
-    ]
-    return torch.cat(right).mean().item()
-
-
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--steps", type=int, default=1500)
@@ -56,11 +47,12 @@ def main(arguments: list[str] | None = None) -> None:
     torch.set_num_threads(1)
     net = train(options.steps, *pictures("train"))
     seconds = time.process_time()
+    images, labels = pictures("t10k")
     facts = {
         "command": f"python -m models.train.judge --steps {options.steps}",
         "seed": SEED,
         "cpu_seconds": round(seconds),
-        "test_accuracy": round(accuracy(net, *pictures("t10k")), 4),
+        "test_accuracy": round(right(net, images, labels) / len(labels), 4),
     }
     print(facts, trained.write("judge", net, facts, options.weights))
 

@@ -20,7 +20,6 @@ from backends.torch import Executor
 from benchmarks import sizes
 from benchmarks.cases import SHARED
 from ir.errors import DataError
-from models.weights import trained
 from passes.loop import Check
 
 FAST = ("digits_cnn", "digits_vit", "fashion_cnn", "fashion_vit", "dit")
@@ -51,9 +50,7 @@ def module(name: str) -> ModuleType:
         return found
     found = importlib.import_module(f"models.{name}")
     try:
-        if name == "fashion_vit":
-            trained.read(name)
-        elif name in SLOW:
+        if name in SLOW:
             found.load()
     except DataError as error:
         pytest.skip(str(error))
