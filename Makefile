@@ -26,7 +26,6 @@ lint: $(VENV)/.dev
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
 bench: $(VENV)/.dev $(VENV)/.models
-	$(PIP) -e '.[study]'
 	$(BIN)/python -m benchmarks
 
 clean:

@@ -29,7 +29,7 @@ OUTPUTS = ("logits",)
 
 def load() -> nn.Module:
     try:
-        from efficientnet_lite_pytorch import EfficientNet
+        from efficientnet_lite_pytorch import EfficientNet  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise DataError(
             "package efficientnet-lite-pytorch is not installed",

@@ -47,7 +47,7 @@ class Encoder(nn.Module):
 
 def load() -> nn.Module:
     from safetensors.torch import load_file
-    from transformers import BertConfig, BertModel
+    from transformers import BertConfig, BertModel  # pyright: ignore[reportMissingImports]
 
     file = package_file(*DISTRIBUTION, *WEIGHTS)
     config = BertConfig.from_pretrained(file.parent, attn_implementation="eager")

@@ -51,7 +51,7 @@ def load() -> nn.Module:
 
 def load_full() -> Any:
     """The whole recogniser as a `transformers.WhisperForConditionalGeneration`, eager attention."""
-    from transformers import WhisperConfig, WhisperForConditionalGeneration
+    from transformers import WhisperConfig, WhisperForConditionalGeneration  # pyright: ignore[reportMissingImports]
 
     weights = read(package_file(*WEIGHTS))
     config = WhisperConfig(
@@ -134,7 +134,7 @@ def evaluation(n: int) -> list[dict[str, np.ndarray]]:
 
 def preprocess(wave: np.ndarray) -> np.ndarray:
     """f32[1, 80, 3000]: Whisper's log-mel features of up to 30 s at 16 kHz."""
-    from transformers import WhisperFeatureExtractor
+    from transformers import WhisperFeatureExtractor  # pyright: ignore[reportMissingImports]
 
     features = WhisperFeatureExtractor()(wave, sampling_rate=speech.RATE, return_tensors="np")
     return np.asarray(features["input_features"], np.float32)

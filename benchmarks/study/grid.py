@@ -65,10 +65,17 @@ class Study:
             for recipe, parts, mixed, seed, condition in itertools.product(
                 self.recipes, self.parts, self.mixed, self.seeds, self.conditions
             ):
+                if mixed and not reads_data(self.recipes[recipe]):
+                    continue
                 yield Cell(
                     self.name, model, recipe, self.recipes[recipe], parts, mixed, condition, seed,
                     samples,
                 )  # fmt: skip
+
+
+def reads_data(pipeline: str) -> bool:
+    """Whether the pipeline has a step that walks the data; without one it is not calibrated."""
+    return any(step.name in ("collect", "smooth", "spare") for step in Pipeline.parse(pipeline))
 
 
 def read(path: Path = FILE) -> dict[str, Study]:

@@ -8,13 +8,14 @@ from pathlib import Path
 from benchmarks.record import Row
 from benchmarks.study.grid import FLOAT, Study
 from benchmarks.study.report import ordered, variant
+from benchmarks.study.tasks.base import EXACT
 from ir.errors import DataError
 
 FOLDER = Path(__file__).parents[2] / "docs" / "plots"
 
 
 def write(study: Study, rows: Sequence[Row], folder: Path = FOLDER) -> Path | None:
-    """One panel a model: the figure against the size, or along the conditions. None without rows.
+    """One panel a model: the figure of every variant, or along the conditions. None without rows.
 
     Raises DataError without matplotlib.
     """
@@ -31,13 +32,13 @@ def write(study: Study, rows: Sequence[Row], folder: Path = FOLDER) -> Path | No
     lines = -(-len(models) // columns)
     with mpl.rc_context({"svg.hashsalt": study.name, "svg.fonttype": "none", "font.size": 9}):
         figure = Figure(figsize=(4.4 * columns, 3.3 * lines), layout="constrained")
-        axes = figure.subplots(lines, columns, squeeze=False).flat
+        axes = list(figure.subplots(lines, columns, squeeze=False).flat)
         for axis, model in zip(axes, models, strict=False):
             mine = [row for row in good if row["model"] == model]
-            (_conditions if len(study.conditions) > 1 else _sizes)(axis, mine)
+            (_conditions if len(study.conditions) > 1 else _variants)(axis, mine)
             axis.set_title(model, fontsize=10)
             axis.grid(alpha=0.25)
-        for axis in list(axes)[len(models) :]:
+        for axis in axes[len(models) :]:
             axis.set_visible(False)
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{study.name}.svg"
@@ -45,20 +46,21 @@ def write(study: Study, rows: Sequence[Row], folder: Path = FOLDER) -> Path | No
     return path
 
 
-def _sizes(axis, rows: Sequence[Row]) -> None:
-    """The figure over the share of the float weights' bytes; the float figure as a line."""
+def _variants(axis, rows: Sequence[Row]) -> None:
+    """One line a variant: the figure in its interval, the size beside the name; float dashed."""
+    coded = [row for row in rows if row["recipe"] != FLOAT][::-1]
     for row in rows:
-        if row["recipe"] == FLOAT:
-            axis.axhline(row["figure"], color="grey", lw=1, ls="--")
-            continue
+        if row["recipe"] == FLOAT and row["figure"] != EXACT:
+            axis.axvline(row["figure"], color="grey", lw=1, ls="--")
+    for place, row in enumerate(coded):
         low, high = row["low"], row["high"]
         spread = None if low is None else [[row["figure"] - low], [high - row["figure"]]]
-        axis.errorbar([row["size_ratio"]], [row["figure"]], spread, marker="o", ms=5, lw=1,
-                      label=variant(row))  # fmt: skip
-    axis.set_xlabel("bytes of weights, of float")
-    axis.set_ylabel(rows[0]["metric"])
-    axis.margins(0.12)
-    axis.legend(fontsize=7, frameon=False)
+        axis.errorbar([row["figure"]], [place], xerr=spread, marker="o", ms=4, lw=1, color="C0")
+    axis.set_yticks(
+        range(len(coded)), [f"{variant(row)}  {row['size_ratio']:.2f}" for row in coded], fontsize=7
+    )
+    axis.set_xlabel(f"{rows[0]['metric']}   (names: bytes of weights, of float)", fontsize=7)
+    axis.margins(0.08)
 
 
 def _conditions(axis, rows: Sequence[Row]) -> None:

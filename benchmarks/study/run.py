@@ -13,13 +13,12 @@ from backends.torch.executor import using_threads
 from benchmarks import record
 from benchmarks.record import Row
 from benchmarks.study import catalogue
-from benchmarks.study.grid import Cell
+from benchmarks.study.grid import Cell, reads_data
 from benchmarks.study.tasks.base import CLEAN, EXACT, Run, Score, Task
 from ir.analysis.cost import cost
 from ir.analysis.traffic import stored_bytes
 from ir.errors import DataError, PtqcError
 from ir.graph import Graph
-from passes.pipeline import Pipeline
 
 KEY = tuple(Cell.__dataclass_fields__)
 Tasks = Callable[[str], Task]
@@ -89,15 +88,10 @@ def _built(tasks: Tasks, cell: Cell) -> tuple[Mapping[str, Run], dict[str, int],
 
 def _quantized(cell: Cell, task: Task, part: str, graph: Graph) -> Graph:
     data = None
-    if _reads_data(cell.pipeline):
+    if reads_data(cell.pipeline):
         count = catalogue.MODELS[cell.model].calibration
         data = task.calibration(part, count, cell.seed, cell.mixed)
     return passes.run(graph, cell.pipeline, data=data, seed=cell.seed).graph
-
-
-def _reads_data(pipeline: str) -> bool:
-    """Whether the pipeline has a step that walks the data; without one it is not calibrated."""
-    return any(step.name in ("collect", "smooth", "spare") for step in Pipeline.parse(pipeline))
 
 
 @cache

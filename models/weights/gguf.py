@@ -31,7 +31,7 @@ CONTROL = 3  # the token type of <|im_start|> and its like
 def reader(file: Path) -> Any:
     """The package's reader. Raises DataError when the package is missing."""
     try:
-        from gguf import GGUFReader
+        from gguf import GGUFReader  # pyright: ignore[reportAttributeAccessIssue]
     except ImportError as error:
         raise DataError("GGUF files need gguf", hint="pip install 'ptqc[models]'") from error
     return GGUFReader(file)
@@ -40,7 +40,7 @@ def reader(file: Path) -> Any:
 def state_dict(file: Path, heads: int, kv_heads: int) -> dict[str, np.ndarray]:
     """Every tensor as f32, matrices [out, in]. Raises DataError for a name that is not known."""
     tensors = reader(file).tensors
-    from gguf.quants import dequantize  # after `reader`, which says how to install it
+    from gguf.quants import dequantize  # after `reader`, which says how to install it  # pyright: ignore[reportMissingImports]
 
     found = {}
     for tensor in tensors:

@@ -185,6 +185,12 @@ def test_plots_are_the_same_for_the_same_rows(tiny, tmp_path, conditions):
     assert plots.write(study, [], tmp_path) is None
 
 
+def test_what_is_not_calibrated_has_no_share_of_degraded_calibration(tiny):
+    study = replace(STUDY, recipes={"w8": "w8a16", "static": "w8a8"}, mixed=(0.0, 0.5))
+    found = {(cell.recipe, cell.mixed) for cell in study.cells("small")}
+    assert found == {(FLOAT, 0.0), ("w8", 0.0), ("static", 0.0), ("static", 0.5)}
+
+
 def test_the_studies_name_what_exists():
     studies = grid.read()
     assert {"baselines", "qrid", "edge-asr", "ptq-bench", "llama3-quant-study"} <= set(studies)
