@@ -3,6 +3,7 @@
 import os
 
 import pytest
+import torch
 
 
 def pytest_addoption(parser):
@@ -16,3 +17,14 @@ def pytest_configure(config):
         raise pytest.UsageError(
             "--update-golden refuses to run where CI is set; update at home and commit"
         )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _seeded_module():
+    """Weights that fixtures initialize are the same in every run and every selection of tests."""
+    torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _seeded(_seeded_module):
+    torch.manual_seed(0)
