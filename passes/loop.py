@@ -28,7 +28,8 @@ class Check(Enum):
 
     NONE = "nothing"
     VERIFY = "the grammar of the stage"
-    COMPARE = "the grammar, and the outputs before and after"
+    COMPARE = "the grammar, and the outputs before and after every stretch of EXACT steps"
+    EACH = "the grammar, and the outputs before and after every single step"
 
 
 class Loop:
@@ -53,6 +54,11 @@ class Loop:
         self._probes: list[dict[str, np.ndarray]] | None = None
         self._original: evaluate.Outputs | None = None
         self._last: evaluate.Outputs | None = None
+        self._open: list[StepReport] = []
+        """EXACT steps that changed the graph and are still to be compared: all at once, and one
+        by one only if that fails."""
+        self.failed = 0
+        """The number of the step to blame for an error."""
 
     def begin(self, stats: dict[Stat, dict] | None, float_graph: Graph | None, first: int) -> None:
         """What an earlier run left."""
@@ -84,11 +90,13 @@ class Loop:
         return again
 
     def step(self, number: int, step: Pass) -> None:
-        """Run one step and check all that it claims."""
+        """Run one step and check all that it claims: outputs of a stretch of EXACT steps at its
+        last one."""
+        self.failed = number
         for observer in self.watch:
             observer.before(number, step, self.graph)
         stage = stage_of(self.graph)
-        comparing = self.check is Check.COMPARE
+        comparing = self._compares
         if comparing and step.effect is Effect.EXACT and self._last is None:
             self._last = self._outputs()
         if comparing and step.effect is not Effect.NOTES and self._original is None:
@@ -103,6 +111,8 @@ class Loop:
             self._run(step, report)
             self._check(step, report, comparing)
         except Exception as error:
+            if [open.number for open in self._open] not in ([], [number]):
+                self._replay()  # an earlier step may have caused it
             for observer in self.watch:
                 observer.failed(number, step, self.graph, error)
             if isinstance(error, PtqcError):
@@ -150,34 +160,62 @@ class Loop:
         if pending:
             report.notes.append("weights are still to be rounded: outputs are compared after that")
             self._last = None
-        elif comparing and touched:
-            now = self._outputs()
-            if step.effect is Effect.LOSSY:
-                report.sqnr = evaluate.sqnr(self._original, now)  # type: ignore[arg-type]
-            else:
-                self._check_exact(step, report, now)
-            self._last = now
-        elif comparing and step.effect is Effect.EXACT:
-            report.difference = 0.0
+        elif comparing and step.effect is Effect.LOSSY and touched:
+            self._last = self._outputs()
+            report.sqnr = evaluate.sqnr(self._original, self._last)  # type: ignore[arg-type]
+        elif comparing and step.effect is not Effect.LOSSY:
+            self._open += [report] if touched else []
+            if touched or step.effect is Effect.EXACT:
+                report.difference = None if touched else 0.0
+            if self._ends_stretch(step, report.number):
+                self._compare_open(step)
         report.check_seconds = time.perf_counter() - started
 
-    def _check_exact(self, step: Pass, report: StepReport, now: evaluate.Outputs) -> None:
-        if self._last is not None:
-            report.difference = evaluate.difference(self._last, now).relative
-            if report.difference <= evaluate.TOLERANCE:
-                return
-        before = self.before(report.number).graph
-        found = evaluate.same_function(before, self.graph, self._probe())
-        report.difference = found.relative
-        if found.ok:
+    def _ends_stretch(self, step: Pass, number: int) -> bool:
+        following = self.pipeline.steps[number - self.first + 1 :][:1]
+        inside = step.effect is Effect.EXACT and [s.effect for s in following] == [Effect.EXACT]
+        return self.check is Check.EACH or not inside
+
+    def _compare_open(self, step: Pass) -> None:
+        """Raises VerifyError where outputs are not what they were before the open steps."""
+        if not self._open:
             return
+        now = self._outputs()
+        found = evaluate.difference(self._last, now) if self._last is not None else None
+        if found is None or not found.ok:
+            before = self.before(self._open[0].number).graph
+            found = evaluate.same_function(before, self.graph, self._probe())
+            if not found.ok:
+                raise self._moved(step, before, found)
+        *others, last = self._open
+        for report in others:
+            report.notes.append(f"outputs compared together with those of step {last.number}")
+        last.difference, self._last, self._open = found.relative, now, []
+
+    def _moved(self, step: Pass, before: Graph, found: evaluate.Difference) -> VerifyError:
         place = evaluate.first_divergence(before, self.graph, self._probe()[0])
-        raise VerifyError(
+        return VerifyError(
             f"'{step.name}' claims {step.effect.name} but moved output %{found.output} by "
             f"{found.relative:.1e} of its range (allowed {evaluate.TOLERANCE:.0e})"
             + (f"; first at {place}" if place else ""),
             hint="this is a defect of the pass: run with crash_dir=... and report the folder",
         )
+
+    def _replay(self) -> None:
+        """Run the open steps again, each compared by itself: raises the error of the guilty one."""
+        first, last, self._open = self._open[0].number, self._open[-1].number, []
+        again = self.before(first)
+        again.check, again.watch, again._probes = Check.EACH, self.watch, self._probes
+        try:
+            for number in range(first, last + 1):
+                again.step(number, self.pipeline.steps[number - self.first])
+        except Exception:
+            self.failed = again.failed
+            raise
+
+    @property
+    def _compares(self) -> bool:
+        return self.check in (Check.COMPARE, Check.EACH)
 
     def _outputs(self) -> evaluate.Outputs:
         return evaluate.outputs_of(self.graph, self._probe())

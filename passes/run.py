@@ -60,6 +60,8 @@ def run(
     """Apply a pipeline (or a recipe's name) to a graph; the caller's graph is never touched.
 
     graph: an `ir.Graph`, or anything `ir.capture` reads. data: what `calib.data.load` reads.
+    check: COMPARE runs a stretch of EXACT steps and compares what went in and what came out; only
+    when that differs are they run again one by one. EACH compares after every step.
     crash_dir: where a failing step leaves its graph and the rest of the pipeline; None: nowhere.
     progress: called as (what, done, total) during long work.
     stats, float_graph: statistics and float model of an earlier `Result`, for pipelines that go on
@@ -90,13 +92,13 @@ def run(
     loop.checkpoint = None if checkpoint is None else Path(checkpoint)
     loop.begin(stats, float_graph, first)
     with using_threads(threads):
-        for number, step in enumerate(pipeline, first):
-            try:
+        try:
+            for number, step in enumerate(pipeline, first):
                 loop.step(number, step)
-            except Exception as error:
-                if crash_dir is not None:
-                    _leave(Path(crash_dir), loop, number, error)
-                raise
+        except Exception as error:
+            if crash_dir is not None:
+                _leave(Path(crash_dir), loop, loop.failed, error)
+            raise
     loop.report.seconds = time.perf_counter() - started
     loop.report.peak_bytes = peak_bytes()
     last = loop.graph if stage_of(loop.graph) is Stage.FLOAT else loop.float_graph

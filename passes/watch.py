@@ -26,7 +26,8 @@ class Observer:
         """Before step `number` (from 1) runs."""
 
     def after(self, number: int, step: Pass, graph: Graph, report: StepReport) -> None:
-        """After it was verified and compared."""
+        """After it was verified and compared; inside a stretch of EXACT steps only verified: when
+        their outputs moved, the stretch is run, and observed, again."""
 
     def failed(self, number: int, step: Pass, graph: Graph, error: BaseException) -> None:
         """When it raised; `graph` may be half changed."""

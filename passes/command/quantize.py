@@ -28,7 +28,7 @@ EXAMPLE = (
     "  ptqc quantize model.onnx --recipe w8a8 --calib photos/ \\\n"
     "      --preprocess resize=256,crop=224,mean=127,std=128 -o model-int8"
 )
-CHECKS = ("none", "verify", "compare")
+CHECKS = ("none", "verify", "compare", "each")
 
 
 @dataclass
@@ -91,7 +91,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--check",
         choices=CHECKS,
         default="compare",
-        help="after every step: nothing, the graph's grammar, or also its outputs",
+        help="nothing, the graph's grammar after every step, also its outputs (of EXACT steps in a "
+        "row at the last one), or its outputs after each",
     )
     parser.add_argument(
         "--html", metavar="FILE", help="also write a report with plots, one self-contained file"

@@ -53,6 +53,29 @@ def only_folder(parent: Path) -> Path:
     return folder
 
 
+def test_the_guilty_one_of_several_exact_steps_is_blamed_in_a_run_and_in_its_folder(tmp_path):
+    """The three are compared at once; only then one by one."""
+    steps = Pipeline(Break("w1", 1.0), Break("w2", 1.5), Break("w2.broken", 1.0))
+    with pytest.raises(VerifyError, match=r"step 2 'break': .*claims EXACT but moved output %y"):
+        apply(MLP, steps, 1, crash_dir=tmp_path)
+    folder = only_folder(tmp_path)
+    assert folder.name == "ptqc-crash-02-break"
+    rest = (folder / "pipeline.txt").read_text()
+    assert rest == "break{weight=w2} | break{weight=w2.broken,by=1.0}\n"
+
+
+def test_an_earlier_exact_step_is_blamed_for_what_a_later_one_cannot_do():
+    class Refuse(Break):
+        def run(self, graph, ctx):
+            raise PassError("no way on")
+
+    for by, error in ((1.5, VerifyError), (1.0, PassError)):
+        steps = Pipeline(Break("w1", 1.0), Break("w2", by), Refuse())
+        number = 2 if by == 1.5 else 3
+        with pytest.raises(error, match=f"step {number} 'break'"):
+            apply(MLP, steps, 1)
+
+
 def test_another_process_repeats_a_refusal(tmp_path):
     graph = with_a_nan()
     with pytest.raises(PassError) as caught:

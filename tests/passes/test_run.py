@@ -205,6 +205,17 @@ def test_no_check_compares_nothing():
     assert apply(MLP, Pipeline(Break()), 1, check=Check.VERIFY).report.sqnr == {}
 
 
+def test_exact_steps_in_a_row_are_compared_at_the_last_one():
+    steps = Pipeline(Break("w1", 1.0), Break("w2", 1.0), BreakQuietly("w2.broken", 1.01))
+    first, second, lossy = apply(MLP, steps, 1).report.steps
+    assert (first.difference, second.difference) == (None, 0.0)
+    assert first.notes == ["outputs compared together with those of step 2"]
+    assert lossy.sqnr["y"] > 20
+    each = apply(MLP, steps, 1, check=Check.EACH).report.steps
+    assert [step.difference for step in each] == [0.0, 0.0, None]
+    assert not each[0].notes
+
+
 def test_zero_sites_is_an_error_with_the_reasons():
     with pytest.raises(PassError) as caught:
         apply(CONVS, "collect{histogram} | place{w=i8@0x1*f32,a=u8@0*f32+u8,keep=[Conv]}", 1)
