@@ -4,7 +4,8 @@ python -m benchmarks.captured [--models NAME ...]
 
 Every model in a process of its own. The differences are the largest over the outputs of
 max |difference| / max |output|, at the example's sizes and with every free axis longer; torch
-modules are compared in torch, ONNX files in ONNX Runtime with its rewriting off.
+modules are compared in torch, there in double precision too, ONNX files in ONNX Runtime with its
+rewriting off.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import json
 import sys
 import tempfile
 from pathlib import Path
+from types import ModuleType
 
 import ir
 import models
@@ -32,7 +34,7 @@ from passes.loop import Check
 NAMES = tuple(CASES | GRAPHS)
 COLUMNS = [
     "model", "from", "free_axes", "nodes", "clean_nodes", "blocks", "streams", "foldable",
-    "cpu_s", "delta_mb", "original", "other",
+    "cpu_s", "delta_mb", "original", "other", "double",
 ]  # fmt: skip
 TWICE = "seconds of a second capture in the same process: what the first use loads is not counted"
 
@@ -44,28 +46,36 @@ def measured(name: str) -> Row:
     held: list[ir.Graph] = []
     row: Row = costs(lambda: held.append(models.capture(model)))
     graph = held[0]
-    feeds = sources.drawn(model, graph)
-    with tempfile.TemporaryDirectory() as folder:
-        ours, theirs = sources.captured(model, graph, Path(folder)), sources.source(model)
-        outputs = [str(v.name) for v in graph.graph.outputs]
-        found = [max(map(gap, theirs(feed), ours(feed), outputs)) for feed in feeds]
+    row["differences"] = differences(model, graph)
+    if sources.in_torch(model):
+        row["double"] = max(differences(model, graph, double=True))
     clean = passes.run(graph, "clean", check=Check.NONE).graph
     kinds = streams(clean)
     return row | {
-        "from": "ONNX" if isinstance(model.load(), Path) else "torch.export",
+        "from": "torch.export" if sources.in_torch(model) else "ONNX",
         "free_axes": sum(not isinstance(d, int) for v in graph.graph.inputs for d in v.shape or ()),
         "nodes": sum(1 for _ in ir.graph.nodes(graph)),
         "clean_nodes": sum(1 for _ in ir.graph.nodes(clean)),
         "blocks": sum(block.kind == "residual" for block in blocks(clean)),
         "streams": len(kinds),
         "foldable": sum(bool(stream.maps) for stream in kinds),
-        "differences": found,
     }
+
+
+def differences(model: ModuleType, graph: ir.Graph, double: bool = False) -> list[float]:
+    """Of every feed (see `sources.drawn`), in float32 or in double precision."""
+    outputs = [str(v.name) for v in graph.graph.outputs]
+    with tempfile.TemporaryDirectory() as folder:
+        ours = sources.captured(model, graph, Path(folder), double)
+        theirs = sources.source(model, double)
+        feeds = sources.drawn(model, graph)
+        return [max(map(gap, theirs(feed), ours(feed), outputs)) for feed in feeds]
 
 
 def told(row: Row) -> Row:
     texts = [f"{each:.1e}" for each in row.get("differences", [])]
-    return row | dict(zip(("original", "other"), [*texts, "fixed", "fixed"], strict=False))
+    double = {"double": f"{row['double']:.1e}"} if "double" in row else {}
+    return row | double | dict(zip(("original", "other"), [*texts, "fixed"], strict=False))
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -64,14 +65,22 @@ def _real(model: ModuleType) -> Feed:
     return feed if all(array.size for array in feed.values()) else {}
 
 
-def source(model: ModuleType) -> Run:
-    """The model in the framework it comes from: torch, or ONNX Runtime for a file."""
+def in_torch(model: ModuleType) -> bool:
+    return not isinstance(model.load(), Path)
+
+
+def source(model: ModuleType, double: bool = False) -> Run:
+    """The model in the framework it comes from: torch, or ONNX Runtime for a file.
+
+    double: torch only; in double precision, where no rounding hides or feigns a difference.
+    """
     net, example = model.load(), model.example()
     if isinstance(net, Path):
         return _in_session(net)
+    net = copy.deepcopy(net).double() if double else net
 
     def run(feed: Feed) -> list[np.ndarray]:
-        tensors = iter([torch.from_numpy(array) for array in feed.values()])
+        tensors = iter([_tensor(array, double) for array in feed.values()])
         with torch.no_grad():
             found = net(*_like(example, tensors))
         return [t.numpy() for t in (found if isinstance(found, tuple) else (found,))]
@@ -79,13 +88,18 @@ def source(model: ModuleType) -> Run:
     return run
 
 
-def captured(model: ModuleType, graph: ir.Graph, folder: Path) -> Run:
+def _tensor(array: np.ndarray, double: bool) -> torch.Tensor:
+    tensor = torch.from_numpy(array)
+    return tensor.double() if double and tensor.is_floating_point() else tensor
+
+
+def captured(model: ModuleType, graph: ir.Graph, folder: Path, double: bool = False) -> Run:
     """The captured graph in the same framework: what differs is the capture, not the kernels."""
-    if isinstance(model.load(), Path):
+    if not in_torch(model):
         file = folder / "captured.onnx"
         ir.save(graph, file)
         return _in_session(file)
-    executor = Executor(graph)
+    executor = Executor(graph, dtype=torch.float64 if double else None)
     return lambda feed: [value.numpy() for value in executor.run(feed).values()]
 
 
