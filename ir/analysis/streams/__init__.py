@@ -5,13 +5,13 @@ from __future__ import annotations
 from ir.graph import Graph, graphs
 
 from .lanes import Lane
-from .ports import Port, Role, Stream, contraction
+from .ports import Port, Role, Stream, contraction, unshifted
 from .read import read
 from .residual import Residual, residuals
 from .walk import Walk
 from .write import write
 
-__all__ = ["Port", "Residual", "Role", "Stream", "residuals", "streams"]
+__all__ = ["Port", "Residual", "Role", "Stream", "residuals", "streams", "unshifted"]
 
 
 def streams(graph: Graph) -> list[Stream]:

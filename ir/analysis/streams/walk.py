@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from ir.graph import Node, Value
 
 from .lanes import ALL, Lane
-from .ports import Port, Stream
+from .ports import Port, Stream, first_biases
 
 Step = tuple[Value, Lane]
 
@@ -48,9 +48,17 @@ class Walk:
 
     def stream(self, value: Value, axis: int) -> Stream:
         maps = frozenset() if self.blocked else frozenset(self.maps)
-        if not any(p.role == "bias" for p in self.writers):
+        biases = first_biases(self.writers) if "shift" in maps else ()
+        if not biases:
             maps -= {"shift"}
         values = {id(v): v for v in self.members.values()}
         return Stream(
-            value, axis, (*self.writers,), (*self.readers,), maps, self.blocked, (*values.values(),)
+            value,
+            axis,
+            (*self.writers,),
+            (*self.readers,),
+            maps,
+            self.blocked,
+            (*values.values(),),
+            biases,
         )

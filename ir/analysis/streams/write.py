@@ -122,9 +122,12 @@ def _linear(walk: Walk, node: Node, lane: Lane) -> Iterable[Step]:
         return ()
     if constant(bias) is None:
         return walk.block(node, "has a computed bias")
-    if shapes.dims(bias) != (shapes.dims(w) or ())[axis : axis + 1]:
+    shape = shapes.dims(bias) or ()
+    if shape[-1:] != (shapes.dims(w) or ())[axis : axis + 1]:
         return walk.block(node, "has a bias that is not one number per channel")
-    walk.writers.append(Port(node, bias, 0, "bias", lane.part))
+    if attribute(node, "beta", 1.0) == 0:
+        return walk.block(node, "does not add its bias")
+    walk.writers.append(Port(node, bias, len(shape) - 1, "bias", lane.part))
     return ()
 
 
