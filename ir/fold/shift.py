@@ -8,11 +8,11 @@ from ir.analysis.streams import Port, Stream, unshifted
 from ir.edit import Edit
 from ir.graph import Node, array, attribute, constant, rank, readers
 
-from .tensors import along, exchange, misfit, numbers, places, rename, rewrite
+from .tensors import exchange, misfit, numbers, rename, rewrite, spread
 
 
 def fold_shift(stream: Stream, z: np.ndarray, edit: Edit) -> None:
-    """Subtract z[C] from the stream: its writers' biases less z, its readers' plus W z.
+    """Subtract z[channels] from the stream: its writers' biases less z, its readers' plus W z.
 
     Of several biases on the way from a weight, the first takes z. A reader without a bias gets one:
     Gemm and Conv as an input, MatMul as an Add behind it.
@@ -23,10 +23,10 @@ def fold_shift(stream: Stream, z: np.ndarray, edit: Edit) -> None:
         raise ValueError(reason)
     z = z.astype(np.float64)
 
-    def less(data: np.ndarray, port: Port) -> np.ndarray:
+    def less(rows: np.ndarray, port: Port) -> np.ndarray:
         beta = attribute(port.node, "beta", 1.0) if port.node.op_type == "Gemm" else 1.0
-        data[places(port, data.ndim)] -= along(z / beta, port.axis, data.ndim)
-        return data
+        sign = -1 if port.node.op_type == "Sub" else 1
+        return rows - spread(sign * z / beta, port, rows.shape, 0.0)
 
     kept = set(map(id, unshifted(stream)))
     rewrite(stream.biases, less, "shifted", edit)
@@ -36,7 +36,7 @@ def fold_shift(stream: Stream, z: np.ndarray, edit: Edit) -> None:
 
 
 def shift_refusal(stream: Stream, z: np.ndarray) -> str:
-    """Why z[C] cannot be folded into the stream, or ''."""
+    """Why z[channels] cannot be folded into the stream, or ''."""
     if stream.blocked or "shift" not in stream.maps:
         return stream.blocked or "its channels cannot be shifted"
     if z.ndim != 1 or not np.isfinite(z).all():
@@ -47,12 +47,11 @@ def shift_refusal(stream: Stream, z: np.ndarray) -> str:
 def contribution(port: Port, z: np.ndarray) -> np.ndarray:
     """W z of a reader: what z at its input adds to its output, per output channel."""
     w = numbers(port)
-    held = np.zeros_like(w)
-    where = places(port, w.ndim)
-    held[where] = w[where] * along(z, port.axis, w.ndim)
+    rows = port.rows(w)
+    moved = port.unrows(rows * spread(z, port, rows.shape, 0.0), w.shape)
     if port.node.op_type == "Conv":
-        return held.reshape(len(w), -1).sum(axis=1)
-    total = held.sum(axis=port.axis, keepdims=w.ndim > 2)
+        return moved.reshape(len(w), -1).sum(axis=1)
+    total = moved.sum(axis=port.axis, keepdims=w.ndim > 2)
     return attribute(port.node, "alpha", 1.0) * total if port.node.op_type == "Gemm" else total
 
 

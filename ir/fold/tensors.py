@@ -1,4 +1,4 @@
-"""The tensors behind the ports of a stream: which input they are, and how they are exchanged."""
+"""The tensors behind the ports of a stream, and how they are exchanged."""
 
 from __future__ import annotations
 
@@ -10,20 +10,11 @@ from ir.analysis.streams import Port, Stream
 from ir.edit import Edit
 from ir.graph import Node, Value, array
 
-_INPUTS = {"Gather": 0, "PRelu": 1}
-
-
-def input_of(port: Port) -> int:
-    """Which input the port's tensor is. Not looked up by the tensor: another fold may have changed
-    it since the streams were found (a weight reads one stream and writes the next)."""
-    if port.node.op_type in ("Add", "Mul", "Sub", "Div"):
-        return next(i for i, v in enumerate(port.node.inputs) if array(v) is not None)
-    return _INPUTS.get(port.node.op_type, 1 if port.role == "weight" else 2)
-
 
 def numbers(port: Port) -> np.ndarray:
-    """The port's whole tensor as it is now, in float64."""
-    found = array(port.node.inputs[input_of(port)])
+    """The port's whole tensor as it is now, in float64. Not as it was when the streams were found:
+    a weight reads one stream and writes the next."""
+    found = array(port.node.inputs[port.input])
     assert found is not None
     return found.astype(np.float64)
 
@@ -44,15 +35,15 @@ def rewrite(
     ending: str,
     edit: Edit,
 ) -> None:
-    """Change every port's tensor; one that several ports share at one node, once for each."""
-    places: dict[tuple[int, int], list[Port]] = {}
+    """Change every port's rows; a tensor that several ports share at one node, once for each."""
+    shared: dict[tuple[int, int], list[Port]] = {}
     for port in ports:  # a weight may write and read one stream
-        places.setdefault((id(port.node), input_of(port)), []).append(port)
-    for (_, index), parts in places.items():
+        shared.setdefault((id(port.node), port.input), []).append(port)
+    for (_, index), parts in shared.items():
         node = parts[0].node
         data = numbers(parts[0])
         for port in parts:
-            data = change(data, port)
+            data = port.unrows(change(port.rows(data), port), data.shape)
         exchange(node, index, data, f"{node.inputs[index].name}.{ending}", edit)  # type: ignore
 
 
@@ -62,24 +53,18 @@ def rename(values: Iterable[Value], ending: str, edit: Edit) -> None:
 
 
 def misfit(stream: Stream, count: int) -> str:
-    """Why `count` channels are not those of the stream's tensors, or ''."""
+    """Why `count` numbers are not one for each of the stream's channels, or ''."""
+    if count != stream.channels:
+        return f"the stream has {stream.channels} channels of its own, not {count}"
     for port in (*stream.writers, *stream.readers):
-        held = array(port.node.inputs[input_of(port)])
-        first, last = port.part or (0, 0 if held is None else held.shape[port.axis])
-        if held is None or last - first != count:
+        held = array(port.node.inputs[port.input])
+        places = count if port.index is None else len(port.index)
+        if held is None or len(port.rows(held)) != places:
             return f"%{port.tensor.name} does not hold one number per channel"
     return ""
 
 
-def along(vector: np.ndarray, axis: int, size: int) -> np.ndarray:
-    """The vector as an array of rank `size` that runs along one axis."""
-    shape = [1] * size
-    shape[axis] = -1
-    return vector.reshape(shape)
-
-
-def places(port: Port, size: int) -> tuple[slice, ...]:
-    """Where a tensor of rank `size` holds the stream's channels."""
-    chosen = [slice(None)] * size
-    chosen[port.axis] = slice(*(port.part or (None, None)))
-    return tuple(chosen)
+def spread(vector: np.ndarray, port: Port, shape: tuple[int, ...], other: float) -> np.ndarray:
+    """Each row's number of a vector over the channels, `other` where a row is not the stream's."""
+    whole = vector if port.index is None else np.append(vector, other)[port.index]
+    return whole.reshape(-1, *[1] * (len(shape) - 1))
