@@ -41,13 +41,18 @@ def stream(walk: Walk, value: Value, start: Lane, pair: Value | None) -> Stream:
         tuple(p for p, reads in ports if reads),
         frozenset(maps),
         None if maps else "no order of the channels but their own passes every op",
-        (*{id(v): v for v, _ in walk.members.values()}.values(),),
+        _values(walk),
         biases,
         channels,
         _plain(places, channels),
         span or 0,
         pair,
     )
+
+
+def _values(walk: Walk) -> tuple[Value, ...]:
+    values = [*(v for v, _ in walk.members.values()), *walk.inside]
+    return (*{id(v): v for v in values}.values(),)
 
 
 def _numbers(walk: Walk, start: Lane) -> np.ndarray:

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from ir.analysis import shapes
+from ir.analysis.idioms.base import is_op
 from ir.analysis.shapes import Dim
-from ir.graph import Node, Value, array, attribute, rank
+from ir.graph import Node, Value, array, attribute, constant, rank, readers
 
 Axes = tuple[int, ...]
 """Axes whose row-major flattening holds the channels: (1, 3) for heads split off a width."""
@@ -43,9 +44,21 @@ class Lane:
     inverse: bool = False
 
 
+def dims(value: Value | None) -> tuple[Dim, ...] | None:
+    """The dims of a value; a last one that is open is as long as a MatMul says that reads it."""
+    found = shapes.dims(value)
+    if value is None or not found or isinstance(found[-1], int):
+        return found
+    for node, place in readers(value):
+        weight = constant(node.inputs[1]) if is_op(node, "MatMul") and place == 0 else None
+        if weight is not None and len(weight.shape) > 1:
+            return (*found[:-1], weight.shape.numpy()[-2])
+    return found
+
+
 def sizes(value: Value | None, axes: Axes) -> list[int] | None:
     """How long these axes are; None where one is open."""
-    found = shapes.dims(value)
+    found = dims(value)
     if found is None or not all(0 <= a < len(found) for a in axes):
         return None
     chosen = [found[a] for a in axes]
@@ -166,7 +179,7 @@ def reshaped(source: Value | None, target: Value | None, axes: Axes) -> Axes | N
     Row-major order is kept, so they do where as many elements lie behind them as before, or where
     the dims in front are the same; the other dims may be open.
     """
-    old, new = shapes.dims(source), shapes.dims(target)
+    old, new = dims(source), dims(target)
     if old is None or new is None or axes != tuple(range(axes[0], axes[-1] + 1)):
         return None
     channels = _product(old[axes[0] : axes[-1] + 1])
@@ -184,17 +197,17 @@ def reshaped(source: Value | None, target: Value | None, axes: Axes) -> Axes | N
     return None
 
 
-def _product(dims: Sequence[Dim]) -> int | None:
-    return math.prod(dims) if all(isinstance(d, int) for d in dims) else None  # type: ignore
+def _product(found: Sequence[Dim]) -> int | None:
+    return math.prod(found) if all(isinstance(d, int) for d in found) else None  # type: ignore
 
 
-def _length(dims: Sequence[Dim], count: int) -> int | None:
+def _length(found: Sequence[Dim], count: int) -> int | None:
     """How many of the leading dims hold `count` elements; None when no number of them does."""
     held = 1
-    for length, dim in enumerate(dims):
+    for length, dim in enumerate(found):
         if held == count:
             return length
         if not isinstance(dim, int):
             return None
         held *= dim
-    return len(dims) if held == count else None
+    return len(found) if held == count else None

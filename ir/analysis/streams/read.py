@@ -10,6 +10,7 @@ from ir.analysis.idioms.base import is_op
 from ir.graph import Node, Value, constant, readers
 
 from .elementwise import CHECKED, UNARY, read_elementwise
+from .groups import through_groups
 from .heads import read_product
 from .lanes import KEEPS, Lane, after, reduced, sizes
 from .limits import limit, limit_reader
@@ -34,6 +35,8 @@ def _read_by(walk: Walk, node: Node, place: int, value: Value, lane: Lane) -> No
     if place == 0 and is_op(node, *PARTS):
         return _parts(walk, node, lane)
     if place == 0 and walk.goal == "permute" and _invariant(walk, node, value, lane):
+        return None
+    if place == 0 and through_groups(walk, node, lane):
         return None
     if place == 0 and (is_op(node, *KEEPS) or limit(node) is not None):
         return _kept(walk, node, lane)

@@ -42,6 +42,7 @@ class Walk:
     ties: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
     products: dict[int, Node] = field(default_factory=dict)
     maps: set[str] = field(default_factory=lambda: set(ALL))
+    inside: list[Value] = field(default_factory=list)
     runs: list[tuple[np.ndarray, int]] = field(default_factory=list)
     blocked: str | None = None
     held: set[int] = field(default_factory=set)

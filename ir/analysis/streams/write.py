@@ -8,6 +8,7 @@ from ir.graph import Node, Value, attribute, constant, rank
 
 from .broadcast import narrowed
 from .elementwise import CHECKED, UNARY, write_elementwise
+from .groups import through_groups
 from .heads import write_product
 from .lanes import KEEPS, Lane, before, sizes
 from .limits import limit
@@ -24,6 +25,8 @@ def write(walk: Walk, value: Value, lane: Lane) -> None:
         return walk.block(node, "computes the channels in a way no map passes")
     if is_op(node, *PARTS):
         return walk.reach(node, 0, part_before(node, value, lane))
+    if through_groups(walk, node, lane):
+        return None
     if is_op(node, *KEEPS) or limit(node) is not None:
         return _passed(walk, node, lane)
     if is_op(node, "Concat"):
