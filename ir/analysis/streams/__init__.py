@@ -10,6 +10,7 @@ from ir.graph import Graph, Node, Value, graphs
 
 from .describe import describe
 from .found import blocked, stream
+from .fused import queries
 from .heads import scores
 from .lanes import Axes, Lane, sizes
 from .ports import Port, Role, Stream, contraction, unshifted
@@ -55,10 +56,9 @@ class _Search:
                 held = [0]
             yield from self._from(value, Lane((axis,), np.arange(held[0])), None)
             return
-        lane = scores(node)
-        value = node.inputs[0] if lane is not None else None
-        if lane is not None and value is not None:
-            yield from self._from(value, lane, node.inputs[1])
+        found = queries(node) or scores(node)
+        if found is not None:
+            yield from self._from(*found)
 
     def _from(self, value: Value, start: Lane, pair: Value | None) -> Iterator[Stream]:
         covered = self.done.get((id(value), start.axes, False))

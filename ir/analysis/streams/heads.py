@@ -81,17 +81,19 @@ def _partner(walk: Walk, node: Node, place: int, value: Value, lane: Lane) -> No
     return walk.take(other, Lane((*axes, theirs), index.ravel(), inverse), node)
 
 
-def scores(node: Node) -> Lane | None:
-    """The lane of the first operand of queries @ keys: of a product that a softmax follows."""
+def scores(node: Node) -> tuple[Value, Lane, Value] | None:
+    """(queries, their lane, keys) of a product that a softmax follows."""
     if not is_op(node, "MatMul") or any(constant(v) is not None for v in node.inputs):
         return None
-    value = node.inputs[0]
-    found, size = shapes.dims(value), rank(value)
-    if value is None or found is None or size is None or size < 3 or not _softmax_follows(node):
+    q, k = node.inputs
+    found, size = shapes.dims(q), rank(q)
+    if q is None or k is None or found is None or size is None or size < 3:
         return None
     axes = (*(a for a in range(1, size - 2) if isinstance(found[a], int)), size - 1)
-    held = sizes(value, axes)
-    return None if held is None else Lane(axes, np.arange(int(np.prod(held))))
+    held = sizes(q, axes)
+    if held is None or not _softmax_follows(node):
+        return None
+    return q, Lane(axes, np.arange(int(np.prod(held)))), k
 
 
 def _softmax_follows(node: Node) -> bool:

@@ -10,6 +10,7 @@ from ir.analysis.idioms.base import is_op
 from ir.graph import Node, Value, constant, readers
 
 from .elementwise import CHECKED, UNARY, read_elementwise
+from .fused import FUSED, read_fused
 from .groups import through_groups
 from .heads import read_product
 from .lanes import KEEPS, Lane, after, reduced, sizes
@@ -48,6 +49,8 @@ def _read_by(walk: Walk, node: Node, place: int, value: Value, lane: Lane) -> No
         return walk.take(node.outputs[0], lane, node)
     if walk.goal == "permute" and place == 0 and is_op(node, *NORMS):
         return norm(walk, node, lane, value)
+    if is_op(node, *FUSED):
+        return read_fused(walk, node, place, lane)
     if is_op(node, "MatMul") and constant(node.inputs[1 - place]) is None:
         return read_product(walk, node, place, value, lane)
     return walk.block(node, "sees the channels unscaled")

@@ -8,6 +8,7 @@ from ir.graph import Node, Value, attribute, constant, rank
 
 from .broadcast import narrowed
 from .elementwise import CHECKED, UNARY, write_elementwise
+from .fused import FUSED, write_fused
 from .groups import through_groups
 from .heads import write_product
 from .lanes import KEEPS, Lane, before, sizes
@@ -35,6 +36,8 @@ def write(walk: Walk, value: Value, lane: Lane) -> None:
         return write_elementwise(walk, node, lane)
     if walk.goal == "permute" and is_op(node, *UNARY):
         return walk.take(node.inputs[0], lane, node)
+    if is_op(node, *FUSED):
+        return write_fused(walk, node, lane)
     if is_op(node, *LINEAR):
         return _linear(walk, node, lane)
     if is_op(node, *NORMS):
