@@ -9,9 +9,9 @@ import numpy as np
 from ir.analysis.idioms.base import is_op
 from ir.graph import Node, Value, constant, readers
 
+from .detours import around
 from .elementwise import CHECKED, UNARY, read_elementwise
 from .fused import FUSED, read_fused
-from .groups import through_groups
 from .heads import read_product
 from .lanes import KEEPS, Lane, after, reduced, sizes
 from .limits import limit, limit_reader
@@ -37,7 +37,7 @@ def _read_by(walk: Walk, node: Node, place: int, value: Value, lane: Lane) -> No
         return _parts(walk, node, lane)
     if place == 0 and walk.goal == "permute" and _invariant(walk, node, value, lane):
         return None
-    if place == 0 and through_groups(walk, node, lane):
+    if place == 0 and around(walk, node, lane):
         return None
     if place == 0 and (is_op(node, *KEEPS) or limit(node) is not None):
         return _kept(walk, node, lane)

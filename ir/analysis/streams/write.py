@@ -7,9 +7,9 @@ from ir.analysis.idioms.base import is_op
 from ir.graph import Node, Value, attribute, constant, rank
 
 from .broadcast import narrowed
+from .detours import around
 from .elementwise import CHECKED, UNARY, write_elementwise
 from .fused import FUSED, write_fused
-from .groups import through_groups
 from .heads import write_product
 from .lanes import KEEPS, Lane, before, sizes
 from .limits import limit
@@ -26,7 +26,7 @@ def write(walk: Walk, value: Value, lane: Lane) -> None:
         return walk.block(node, "computes the channels in a way no map passes")
     if is_op(node, *PARTS):
         return walk.reach(node, 0, part_before(node, value, lane))
-    if through_groups(walk, node, lane):
+    if around(walk, node, lane):
         return None
     if is_op(node, *KEEPS) or limit(node) is not None:
         return _passed(walk, node, lane)
