@@ -1,0 +1,154 @@
+"""Fold matrices over the channels of streams into the constants that write and read them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from .analysis.streams.matrix import MatrixPort, MatrixStream
+from .edit import Edit
+from .errors import PassError
+from .graph import Node, array
+
+Rows = Callable[[np.ndarray], np.ndarray]
+"""A map of float64 [..., C] to the same shape, row by row."""
+PIECE = 1 << 21
+"""So many numbers of a tensor are in float64 at once: 16 MiB, whatever the tensor's size."""
+
+
+@dataclass(frozen=True)
+class Map:
+    """What becomes of the vectors: written rows y -> write(y), read rows w -> read(w), such that
+    write(y) . read(w) = y . w. `read` None: no reader is allowed."""
+
+    write: Rows
+    read: Rows | None
+
+
+def product(matrix: np.ndarray) -> Map:
+    """y @ M where written, w @ inv(M)^T where read."""
+    inverse = np.linalg.inv(matrix).T
+    return Map(lambda y: y @ matrix, lambda w: w @ inverse)
+
+
+def orthogonal(turn: Rows) -> Map:
+    """An orthogonal matrix acts on the readers' rows as on the writers'."""
+    return Map(turn, turn)
+
+
+def centring() -> Map:
+    """Take the mean of the channels away."""
+    return Map(lambda y: y - y.mean(axis=-1, keepdims=True), None)
+
+
+@dataclass(frozen=True)
+class Change:
+    """One map along one axis (from the end) of a tensor; see `MatrixPort`."""
+
+    port: MatrixPort
+    rows: Rows
+
+    @property
+    def key(self) -> tuple:
+        return self.port.axis, self.port.length, self.port.size, self.port.part, id(self.rows)
+
+
+def fold_maps(found: Sequence[tuple[MatrixStream, Map]], edit: Edit) -> None:
+    """Fold every stream's map into its ports, all that meet in one tensor before it is cast.
+
+    Every value on the way means something else afterwards and takes a fresh name. ValueError when
+    a stream allows none; PassError when the numbers do not fit their type.
+    """
+    places: dict[tuple[int, int], list[Change]] = {}
+    for stream, each in found:
+        if stream.stopped or (stream.readers and each.read is None):
+            raise ValueError(stream.stopped or "the readers cannot undo the map")
+        for ports, rows in ((stream.writers, each.write), (stream.readers, each.read)):
+            for port in ports:
+                assert rows is not None
+                places.setdefault((id(port.node), port.index), []).append(Change(port, rows))
+    made: dict[tuple, object] = {}
+    for changes in places.values():
+        _exchange(changes[0].port.node, changes[0].port.index, changes, made, edit)
+    for stream, _ in found:
+        for value in stream.values:
+            if id(value) not in stream.uses:
+                edit.rename(value, f"{value.name}.turned")
+
+
+def _exchange(node: Node, index: int, changes: list[Change], made: dict, edit: Edit) -> None:
+    """A new constant for one input of a node; the same one for inputs that were and are equal."""
+    old = node.inputs[index]
+    numbers = array(old)
+    assert old is not None
+    assert numbers is not None
+    if not np.any(numbers):
+        return  # zero stays zero
+    key = (id(old), *sorted((c.key for c in changes), key=repr))
+    inside = node.graph in edit._function_bodies()
+    new = None if inside else made.get(key)
+    if new is None:
+        new = made[key] = edit.constant(changed(numbers, changes), f"{old.name}.turned", at=node)
+        made[id(old)] = old  # keeps the id from being given anew
+    edit.set_input(node, index, new)  # type: ignore[arg-type]
+    if old.is_initializer():
+        edit.drop_constant(old)
+
+
+def changed(numbers: np.ndarray, changes: Sequence[Change]) -> np.ndarray:
+    """The maps along their axes, computed in float64 and cast once, a piece at a time."""
+    wide = numbers
+    for change in changes:
+        wide = _spread(wide, change.port)
+    out = np.empty(wide.shape, numbers.dtype)
+    for place in _pieces(wide.shape, [c.port.axis for c in changes]):
+        piece = wide[place].astype(np.float64)
+        for change in changes:
+            piece = along(piece, change)
+        with np.errstate(over="ignore"):
+            out[place] = piece
+    if not np.isfinite(out).all() and np.isfinite(numbers).all():
+        raise PassError(f"a folded constant is not finite in {numbers.dtype}", hint="use float32")
+    return out
+
+
+def along(numbers: np.ndarray, change: Change) -> np.ndarray:
+    """One map along its axis; a new array."""
+    port = change.port
+    first, last = port.part or (0, port.length)
+    moved = np.moveaxis(numbers, port.axis, -1)
+    vectors = moved[..., first:last]
+    count = (last - first) // port.size
+    turned = change.rows(vectors.reshape(*vectors.shape[:-1], count, port.size))
+    out = moved.copy()
+    out[..., first:last] = turned.reshape(vectors.shape)
+    return np.moveaxis(out, -1, port.axis)
+
+
+def _spread(numbers: np.ndarray, port: MatrixPort) -> np.ndarray:
+    """The constant with the port's axis at full length."""
+    missing = -port.axis - numbers.ndim
+    if missing > 0:
+        numbers = numbers.reshape((1,) * missing + numbers.shape)
+    shape = list(numbers.shape)
+    shape[port.axis] = port.length
+    return np.broadcast_to(numbers, shape)
+
+
+def _pieces(shape: tuple[int, ...], axes: Sequence[int]) -> list[tuple[slice, ...]]:
+    """Slices that together hold all, cut along the longest axis that no map runs over."""
+    free = [a - len(shape) for a in range(len(shape)) if a - len(shape) not in axes]
+    whole = (slice(None),) * len(shape)
+    if not free or math.prod(shape) <= PIECE:
+        return [whole]
+    axis = max(free, key=lambda a: shape[a])
+    step = max(1, PIECE * shape[axis] // math.prod(shape))
+    return [
+        tuple(
+            slice(i, i + step) if a - len(shape) == axis else slice(None) for a in range(len(shape))
+        )
+        for i in range(0, shape[axis], step)
+    ]
