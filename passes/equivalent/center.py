@@ -1,4 +1,4 @@
-"""Take the mean out of what LayerNormalization reads, so that RMSNormalization does in its place."""
+"""Take the mean out of what LayerNormalization reads: RMSNormalization does in its place."""
 
 from __future__ import annotations
 

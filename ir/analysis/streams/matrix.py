@@ -117,11 +117,8 @@ class MatrixWalk:
     def read_by(self, node: Node, index: int, axis: int, vectors: Vectors) -> None:
         weight = node.inputs[index]
         dims = shapes.dims(weight)
-        if (
-            dims is None
-            or not isinstance(dims[axis], int)
-            or not fitting(weight, _at(axis, vectors))
-        ):
+        place = Vectors(axis, vectors.size, vectors.part)
+        if dims is None or not isinstance(dims[axis], int) or not fitting(weight, place):
             self.stop(f"{describe(node)} has a weight that the channels do not fill")
             return
         port = MatrixPort(node, index, axis - len(dims), dims[axis], self.size, vectors.part)  # type: ignore
@@ -148,10 +145,6 @@ class MatrixWalk:
             (*self.entries,), (*self.exits,), {k: (*v,) for k, v in self.uses.items()},
             tuple(v for v, _ in self.members.values()), self.stopped,
         )  # fmt: skip
-
-
-def _at(axis: int, vectors: Vectors) -> Vectors:
-    return Vectors(axis, vectors.size, vectors.part)
 
 
 def norm_refusal(node: Node, vectors: Vectors, centred: bool) -> str:

@@ -7,7 +7,7 @@ from ir.analysis.idioms.base import is_op
 from ir.errors import describe
 from ir.graph import Node, Value, attribute, constant, rank, readers
 
-from .matrix import MatrixStream, MatrixWalk, norm_refusal
+from .matrix import Edge, MatrixStream, MatrixWalk, norm_refusal
 from .ports import contraction, written
 from .vectors import MOVES, Vectors, ahead, aligned, behind, fitting, one_for_all
 
@@ -57,6 +57,8 @@ def _write(walk: MatrixWalk, value: Value, v: Vectors) -> None:
         if not refusal:
             walk.norms[id(node)] = node
             walk.add(node.inputs[0], v)
+    elif is_op(node, *NORMS):
+        refusal = "writes the sum that goes on from it, and no matrix passes its gain"
     else:
         refusal = "computes the channels in a way that no matrix passes"
     if refusal:
@@ -172,13 +174,13 @@ def _weighted_sum(walk: MatrixWalk, node: Node, v: Vectors) -> str:
 def _read(walk: MatrixWalk, value: Value, v: Vectors) -> None:
     """Who reads a value: each carries the matrix on, undoes it, or is an exit."""
     if value.is_graph_output():
-        walk.leave(value, v, None, -1, f"the graph puts %{value.name} out")
+        walk.leave(Edge(value, v, None, -1, f"the graph puts %{value.name} out"))
     for node, index in readers(value):
         if node.op_type in ("Shape", "Size"):
             continue
         refusal = _read_by(walk, node, index, value, v)
         if refusal:
-            walk.leave(value, v, node, index, f"{describe(node)} {refusal}")
+            walk.leave(Edge(value, v, node, index, f"{describe(node)} {refusal}"))
         elif id(value) in walk.uses:
             walk.uses[id(value)].append((node, index))
 
