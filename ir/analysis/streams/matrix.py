@@ -128,12 +128,10 @@ class MatrixWalk:
         self.entries.append(Edge(value, vectors, None, -1, reason))
         self.uses.setdefault(id(value), [])
 
-    def leave(
-        self, value: Value, vectors: Vectors, node: Node | None, index: int, why: str
-    ) -> None:
+    def leave(self, edge: Edge) -> None:
         """A reader that does not undo the matrix. Of an entry's value it keeps the unmapped one."""
-        if id(value) not in self.uses:
-            self.exits.append(Edge(value, vectors, node, index, why))
+        if id(edge.value) not in self.uses:
+            self.exits.append(edge)
 
     def stream(self, value: Value) -> MatrixStream:
         for node, found in self.pairs.values():
