@@ -76,7 +76,7 @@ def fold_maps(found: Sequence[tuple[MatrixStream, Map]], edit: Edit) -> None:
     for stream, _ in found:
         for value in stream.values:
             if id(value) not in stream.uses:
-                edit.rename(value, f"{value.name}.turned")
+                edit.rename(value, f"{str(value.name).removesuffix('.was')}.turned")
 
 
 def _exchange(node: Node, index: int, changes: list[Change], made: dict, edit: Edit) -> None:

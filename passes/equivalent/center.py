@@ -9,6 +9,7 @@ from ir.analysis.streams.rotation import centred_streams
 from ir.edit import Edit
 from ir.fold_matrix import centring, fold_maps
 from ir.graph import Graph, Node, array, attribute
+from ir.online import online_refusal, subtract_mean
 from passes.core import Ctx, Effect, Pass, register
 
 
@@ -21,7 +22,8 @@ class Center(Pass):
               -->
               x = Gather(E C, ids) + (h @ (W C) + b C); y = RMSNormalization(x, gain) + bias
     shapes:   C = I - 1/D, [D, D], takes the mean of D channels away; E [V, D], W [K, D], b [D]
-    options:  none
+    options:  online: of so many values a stream may subtract the mean in the graph, where it comes
+              in from what is no weight
     error:    exact but for rounding; computed in float64, cast once
     raises:   nothing; skips streams that anything else than LayerNormalization reads, or something
               else than constants writes, with the reason
@@ -32,15 +34,20 @@ class Center(Pass):
     effect: ClassVar[Effect] = Effect.EXACT
     optional: ClassVar[bool] = True
 
+    online: int = 0
+
     def run(self, graph: Graph, ctx: Ctx) -> None:
         found = []
         for stream in centred_streams(graph):
             moments = [norm for norm in stream.norms if _moments_read(norm)]
-            reason = "its mean is read, too" if moments else stream.blocked
+            away = [edge.reason for edge in stream.exits]
+            reason = "its mean is read, too" if moments else "".join(away[:1])
+            reason = reason or online_refusal(stream, self.online)
             if reason:
                 ctx.skip(stream.value, reason)
-            else:
-                found.append((stream, centring()))
+                continue
+            subtract_mean(stream, ctx.edit)
+            found.append((stream, centring()))
         fold_maps(found, ctx.edit)
         for stream, _ in found:
             for norm in stream.norms:

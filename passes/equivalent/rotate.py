@@ -10,6 +10,7 @@ import numpy as np
 from ir.analysis.streams.rotation import attention_streams, residual_streams
 from ir.fold_matrix import Map, fold_maps, orthogonal
 from ir.graph import Graph
+from ir.online import online_refusal, put_online
 from passes.core import Ctx, Effect, Pass, register
 
 
@@ -24,7 +25,9 @@ class Rotate(Pass):
     shapes:   Q [C, C] for a stream of C channels; [D, D] for heads of D, one for all heads of an
               attention; E [V, C], Wo [M, C], Wq [C, N]
     options:  hadamard: Walsh-Hadamard matrices with random signs, else random orthogonal ones;
-              residual: rotate residual streams (R1); heads: rotate attention's values (R2)
+              residual: rotate residual streams (R1); heads: rotate attention's values (R2);
+              online: so many products with Q or its inverse a stream may leave in the graph, where
+              it comes in from or goes out to what none folds into
     error:    exact but for rounding; computed in float64, cast once
     raises:   PassError when a weight is not finite in its type afterwards; skips streams that
               anything else writes or reads, with the reason
@@ -38,17 +41,21 @@ class Rotate(Pass):
     hadamard: bool = True
     residual: bool = True
     heads: bool = True
+    online: int = 0
 
     def run(self, graph: Graph, ctx: Ctx) -> None:
         found = residual_streams(graph) if self.residual else []
         found += attention_streams(graph) if self.heads else []
         turned = []
         for stream in found:
-            if stream.blocked:
-                ctx.skip(stream.value, stream.blocked)
+            reason = online_refusal(stream, self.online)
+            if reason:
+                ctx.skip(stream.value, reason)
                 continue
-            turned.append((stream, rotation(stream.size, ctx.rng, hadamard=self.hadamard)))
+            turn = rotation(stream.size, ctx.rng, hadamard=self.hadamard)
             ctx.did(stream.value)
+            put_online(stream, turn, ctx.edit)
+            turned.append((stream, turn))
         fold_maps(turned, ctx.edit)
 
 
