@@ -56,10 +56,11 @@ class Change:
         return self.port.axis, self.port.length, self.port.size, self.port.part, id(self.rows)
 
 
-def fold_maps(found: Sequence[tuple[MatrixStream, Map]], edit: Edit) -> None:
+def fold_maps(found: Sequence[tuple[MatrixStream, Map]], edit: Edit, mark: str) -> None:
     """Fold every stream's map into its ports, all that meet in one tensor before it is cast.
 
-    Every value on the way means something else afterwards and takes a fresh name. ValueError when
+    Every value on the way means something else afterwards and takes a fresh name, marked so, as do
+    the new constants. ValueError when
     a stream allows none; PassError when the numbers do not fit their type.
     """
     places: dict[tuple[int, int], list[Change]] = {}
@@ -72,14 +73,16 @@ def fold_maps(found: Sequence[tuple[MatrixStream, Map]], edit: Edit) -> None:
                 places.setdefault((id(port.node), port.index), []).append(Change(port, rows))
     made: dict[tuple, object] = {}
     for changes in places.values():
-        _exchange(changes[0].port.node, changes[0].port.index, changes, made, edit)
+        _exchange(changes[0].port.node, changes[0].port.index, changes, made, edit, mark)
     for stream, _ in found:
         for value in stream.values:
             if id(value) not in stream.uses:
-                edit.rename(value, f"{str(value.name).removesuffix('.was')}.turned")
+                edit.rename(value, f"{str(value.name).removesuffix('.was')}.{mark}")
 
 
-def _exchange(node: Node, index: int, changes: list[Change], made: dict, edit: Edit) -> None:
+def _exchange(
+    node: Node, index: int, changes: list[Change], made: dict, edit: Edit, mark: str
+) -> None:
     """A new constant for one input of a node; the same one for inputs that were and are equal."""
     old = node.inputs[index]
     numbers = array(old)
@@ -91,7 +94,7 @@ def _exchange(node: Node, index: int, changes: list[Change], made: dict, edit: E
     inside = node.graph in edit._function_bodies()
     new = None if inside else made.get(key)
     if new is None:
-        new = made[key] = edit.constant(changed(numbers, changes), f"{old.name}.turned", at=node)
+        new = made[key] = edit.constant(changed(numbers, changes), f"{old.name}.{mark}", at=node)
         made[id(old)] = old  # keeps the id from being given anew
     edit.set_input(node, index, new)  # type: ignore[arg-type]
     if old.is_initializer():

@@ -1,7 +1,9 @@
 """Maps that stay in the graph: where a stream comes in from, or goes to, what none folds into."""
+
 from __future__ import annotations
 
 import numpy as np
+import onnx_ir
 
 from .analysis.streams.matrix import Edge, MatrixStream
 from .edit import Edit
@@ -12,9 +14,10 @@ from .graph import Node, Value, rank
 def online_refusal(stream: MatrixStream, limit: int) -> str:
     """Why the stream's map cannot be folded with at most `limit` maps left in the graph, or ''."""
     edges = [*_once(stream.entries), *_once(stream.exits)]
-    if stream.stopped or len(edges) > limit:
-        more = f"; it and {len(edges) - 1} more places need the map online" if edges[1:] else ""
-        return f"{stream.blocked}{'' if stream.stopped else more}"
+    if stream.stopped:
+        return stream.stopped
+    if len(edges) > limit:
+        return edges[0].reason + (f" (first of {len(edges)} such places)" if edges[1:] else "")
     for edge in edges:
         if _side(edge) is None or _anchor(edge.value, stream) is None:
             return f"{edge.reason}, and its channels are not the last axis or the one before"
@@ -54,12 +57,12 @@ def subtract_mean(stream: MatrixStream, edit: Edit) -> None:
         place, value = _anchor(edge.value, stream), edge.value
         assert place is not None
         axes = edit.constant(np.array([edge.vectors.axis]), f"{value.name}.axis")
-        mean = edit.node(
-            "ReduceMean", [value, axes], like=f"{value.name}.mean", keepdims=1, **place
-        )
-        after = {"after": mean}
-        sub = edit.node("Sub", [value, mean.outputs[0]], like=f"{value.name}.centred", **after)  # type: ignore[arg-type]
-        mean.outputs[0].type = value.type
+        name = f"{value.name}.mean"
+        mean = edit.node("ReduceMean", [value, axes], like=name, **place)  # type: ignore[arg-type]
+        shape = list(value.shape or ())
+        shape[edge.vectors.axis] = 1
+        mean.outputs[0].type, mean.outputs[0].shape = value.type, onnx_ir.Shape(shape)
+        sub = edit.node("Sub", [value, mean.outputs[0]], like=f"{value.name}.centred", after=mean)
         sub.outputs[0].type, sub.outputs[0].shape = value.type, value.shape
         for node, index in stream.uses[id(value)]:
             edit.set_input(node, index, sub.outputs[0])

@@ -48,7 +48,7 @@ class Center(Pass):
                 continue
             subtract_mean(stream, ctx.edit)
             found.append((stream, centring()))
-        fold_maps(found, ctx.edit)
+        fold_maps(found, ctx.edit, "centred")
         for stream, _ in found:
             for norm in stream.norms:
                 root_mean_square(norm, ctx.edit)

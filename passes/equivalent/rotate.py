@@ -56,7 +56,7 @@ class Rotate(Pass):
             ctx.did(stream.value)
             put_online(stream, turn, ctx.edit)
             turned.append((stream, turn))
-        fold_maps(turned, ctx.edit)
+        fold_maps(turned, ctx.edit, "turned")
 
 
 def rotation(size: int, rng: np.random.Generator, *, hadamard: bool) -> Map:
