@@ -11,12 +11,12 @@ import numpy as np
 from .analysis.streams.matrix import MatrixPort, MatrixStream
 from .edit import Edit
 from .errors import PassError
-from .graph import Node, array
+from .graph import Value, array
 
 Rows = Callable[[np.ndarray], np.ndarray]
 """A map of float64 [..., C] to the same shape, row by row."""
-PIECE = 1 << 21
-"""So many numbers of a tensor are in float64 at once: 16 MiB, whatever the tensor's size."""
+PIECE = 1 << 19
+"""So many numbers of a tensor are in float64 at once: 4 MiB, whatever the tensor's size."""
 
 
 @dataclass(frozen=True)
@@ -59,9 +59,8 @@ class Change:
 def fold_maps(found: Sequence[tuple[MatrixStream, Map]], edit: Edit, mark: str) -> None:
     """Fold every stream's map into its ports, all that meet in one tensor before it is cast.
 
-    Every value on the way means something else afterwards and takes a fresh name, marked so, as do
-    the new constants. ValueError when
-    a stream allows none; PassError when the numbers do not fit their type.
+    Every value on the way means something else afterwards and takes a fresh name, which ends in
+    `mark`. ValueError when a stream allows no map; PassError when numbers do not fit their type.
     """
     places: dict[tuple[int, int], list[Change]] = {}
     for stream, each in found:
@@ -71,19 +70,18 @@ def fold_maps(found: Sequence[tuple[MatrixStream, Map]], edit: Edit, mark: str) 
             for port in ports:
                 assert rows is not None
                 places.setdefault((id(port.node), port.index), []).append(Change(port, rows))
-    made: dict[tuple, object] = {}
+    made: dict[tuple, Value] = {}
     for changes in places.values():
-        _exchange(changes[0].port.node, changes[0].port.index, changes, made, edit, mark)
+        _exchange(changes, made, edit, mark)
     for stream, _ in found:
         for value in stream.values:
             if id(value) not in stream.uses:
                 edit.rename(value, f"{str(value.name).removesuffix('.was')}.{mark}")
 
 
-def _exchange(
-    node: Node, index: int, changes: list[Change], made: dict, edit: Edit, mark: str
-) -> None:
+def _exchange(changes: list[Change], made: dict[tuple, Value], edit: Edit, mark: str) -> None:
     """A new constant for one input of a node; the same one for inputs that were and are equal."""
+    node, index = changes[0].port.node, changes[0].port.index
     old = node.inputs[index]
     numbers = array(old)
     assert old is not None
@@ -91,13 +89,13 @@ def _exchange(
     if not np.any(numbers):
         return  # zero stays zero
     key = (id(old), *sorted((c.key for c in changes), key=repr))
-    inside = node.graph in edit._function_bodies()
-    new = None if inside else made.get(key)
+    new = made.get(key) if node.graph is edit.graph.graph else None
     if new is None:
-        new = made[key] = edit.constant(changed(numbers, changes), f"{old.name}.{mark}", at=node)
-        made[id(old)] = old  # keeps the id from being given anew
-    edit.set_input(node, index, new)  # type: ignore[arg-type]
-    if old.is_initializer():
+        new = edit.constant(changed(numbers, changes), f"{old.name}.{mark}", at=node)
+    edit.set_input(node, index, new)
+    if old.uses():
+        made[key] = new
+    elif old.is_initializer():
         edit.drop_constant(old)
 
 
