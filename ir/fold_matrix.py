@@ -14,7 +14,7 @@ from .errors import PassError
 from .graph import Value, array
 
 Rows = Callable[[np.ndarray], np.ndarray]
-"""A map of float64 [..., C] to the same shape, row by row."""
+"""A map of float64 [N, C] to the same shape, row by row."""
 PIECE = 1 << 19
 """So many numbers of a tensor are in float64 at once: 4 MiB, whatever the tensor's size."""
 
@@ -104,14 +104,15 @@ def changed(numbers: np.ndarray, changes: Sequence[Change]) -> np.ndarray:
     wide = numbers
     for change in changes:
         wide = _spread(wide, change.port)
-    out = np.empty(wide.shape, numbers.dtype)
+    out, finite = np.empty(wide.shape, numbers.dtype), True
     for place in _pieces(wide.shape, [c.port.axis for c in changes]):
         piece = wide[place].astype(np.float64)
         for change in changes:
             piece = along(piece, change)
         with np.errstate(over="ignore"):
             out[place] = piece
-    if not np.isfinite(out).all() and np.isfinite(numbers).all():
+        finite = finite and bool(np.isfinite(out[place]).all())
+    if not finite and np.isfinite(numbers).all():
         raise PassError(f"a folded constant is not finite in {numbers.dtype}", hint="use float32")
     return out
 
@@ -119,14 +120,14 @@ def changed(numbers: np.ndarray, changes: Sequence[Change]) -> np.ndarray:
 def along(numbers: np.ndarray, change: Change) -> np.ndarray:
     """One map along its axis; a new array."""
     port = change.port
-    first, last = port.part or (0, port.length)
     moved = np.moveaxis(numbers, port.axis, -1)
-    vectors = moved[..., first:last]
-    count = (last - first) // port.size
-    turned = change.rows(vectors.reshape(*vectors.shape[:-1], count, port.size))
-    out = moved.copy()
-    out[..., first:last] = turned.reshape(vectors.shape)
-    return np.moveaxis(out, -1, port.axis)
+    vectors = moved if port.part is None else moved[..., slice(*port.part)]
+    turned = change.rows(vectors.reshape(-1, port.size)).reshape(vectors.shape)
+    if port.part is not None:
+        whole = moved.copy()
+        whole[..., slice(*port.part)] = turned
+        turned = whole
+    return np.moveaxis(turned, -1, port.axis)
 
 
 def _spread(numbers: np.ndarray, port: MatrixPort) -> np.ndarray:
