@@ -12,8 +12,7 @@ import passes
 from backends import reference
 from ir import fold_matrix
 from ir.analysis.streams.matrix import MatrixPort
-from ir.analysis.streams.matrix_rules import matrix_stream
-from ir.analysis.streams.rotation import residual_streams
+from ir.analysis.streams.rotation import matrix_stream, residual_streams
 from ir.analysis.streams.vectors import Vectors
 from ir.edit import Edit
 from ir.errors import PassError

@@ -8,13 +8,15 @@ from ir.analysis import shapes
 from ir.analysis.idioms.base import is_op, producer
 from ir.graph import Graph, Node, Value, constant, graphs, rank, readers
 
-from .matrix import MatrixStream
-from .matrix_rules import NORMS, matrix_stream
+from .matrix import MatrixStream, MatrixWalk
+from .matrix_ops import NORMS, labels
+from .matrix_read import read
+from .matrix_write import write
 from .ports import contraction, written
 from .residual import Residual, residuals
-from .vectors import MOVES, Vectors
+from .vectors import MOVES, Vectors, fitting
 
-_WEIGHTING = ("Cast", "Identity", "Dropout", "Mul", "Where")
+_WEIGHTING = ("Cast", "Identity", "Dropout", "Mul", "Where", "Transpose")
 """Ops between a softmax and the product with v: dropout and masks of the probabilities."""
 
 
@@ -31,9 +33,9 @@ def attention_streams(graph: Graph) -> list[MatrixStream]:
     that shares keys and values."""
     seeds = []
     for node in _nodes(graph):
-        if is_op(node, "MatMul") and _weights(node.inputs[0]) and constant(node.inputs[1]) is None:
-            output = node.outputs[0]
-            seeds.append((output, _along(output, (rank(output) or 0) - 1)))
+        axis = _summed(node)
+        if axis is not None:
+            seeds.append((node.outputs[0], _along(node.outputs[0], axis)))
     return list(_distinct(seeds, centred=False))
 
 
@@ -46,6 +48,20 @@ def centred_streams(graph: Graph) -> list[MatrixStream]:
             value = node.inputs[0]
             seeds.append((value, _along(value, (rank(value) or 0) - 1)))
     return list(_distinct(seeds, centred=True))
+
+
+def matrix_stream(value: Value, vectors: Vectors, *, centred: bool = False) -> MatrixStream:
+    """Everything that shares a matrix with the vectors of a value."""
+    walk = MatrixWalk(vectors.size, centred)
+    if fitting(value, vectors):
+        walk.add(value, vectors)
+    else:
+        walk.stop(f"the number of channels of %{value.name} is not known")
+    while walk.pending and walk.stopped is None:
+        found, place = walk.pending.popleft()
+        write(walk, found, place)
+        read(walk, found, place)
+    return walk.stream(value)
 
 
 def _nodes(graph: Graph) -> Iterator[Node]:
@@ -85,6 +101,24 @@ def _channels(residual: Residual) -> Vectors | None:
             node = next((v.producer() for v in node.inputs if v and constant(v) is None), None)
         if is_op(node, "MatMul", "Gemm", "Conv") and node is not None:
             return _along(residual.values[0], written(node)[0])
+    return None
+
+
+def _summed(node: Node) -> int | None:
+    """The channel axis of what a node sums by the weights that a softmax gives, or None."""
+    if not is_op(node, "MatMul", "Einsum") or len(node.inputs) != 2:
+        return None
+    if any(constant(v) is not None for v in node.inputs):
+        return None
+    size, found = rank(node.outputs[0]) or 0, labels(node) if node.op_type == "Einsum" else None
+    for index in (0, 1):
+        if not _weights(node.inputs[index]):
+            continue
+        if node.op_type == "MatMul":
+            return size - 1 if index == 0 else size - 2
+        if found is not None:
+            own = [a for a, label in enumerate(found[2]) if label not in found[index]]
+            return own[0] if len(own) == 1 else None
     return None
 
 

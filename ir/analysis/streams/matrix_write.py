@@ -1,36 +1,19 @@
-"""How a matrix over the channels passes each op, backwards to what writes and on to what reads."""
+"""How a matrix over the channels passes each op backwards, to what writes them."""
 
 from __future__ import annotations
 
 from ir.analysis import shapes
 from ir.analysis.idioms.base import is_op
 from ir.errors import describe
-from ir.graph import Node, Value, attribute, constant, rank, readers
+from ir.graph import Node, Value, attribute, constant, rank
 
-from .matrix import Edge, MatrixStream, MatrixWalk, norm_refusal
-from .ports import contraction, written
-from .vectors import MOVES, Vectors, ahead, aligned, behind, fitting, one_for_all
-
-NORMS = ("LayerNormalization", "RMSNormalization")
-SUMS = ("Add", "Sub", "Sum")
-PRODUCTS = ("Mul", "Div")
+from .matrix import MatrixWalk, norm_refusal
+from .matrix_ops import NORMS, PRODUCTS, SUMS, labels
+from .ports import written
+from .vectors import MOVES, Vectors, aligned, behind, fitting, one_for_all
 
 
-def matrix_stream(value: Value, vectors: Vectors, *, centred: bool = False) -> MatrixStream:
-    """Everything that shares a matrix with the vectors of a value."""
-    walk = MatrixWalk(vectors.size, centred)
-    if fitting(value, vectors):
-        walk.add(value, vectors)
-    else:
-        walk.stop(f"the number of channels of %{value.name} is not known")
-    while walk.pending and walk.stopped is None:
-        found, place = walk.pending.popleft()
-        _write(walk, found, place)
-        _read(walk, found, place)
-    return walk.stream(value)
-
-
-def _write(walk: MatrixWalk, value: Value, v: Vectors) -> None:
+def write(walk: MatrixWalk, value: Value, v: Vectors) -> None:
     """What makes a value: constants take the matrix, activations carry it, others let none in."""
     node = value.producer()
     if node is None:
@@ -52,6 +35,8 @@ def _write(walk: MatrixWalk, value: Value, v: Vectors) -> None:
         refusal = _joined(walk, node, v)
     elif is_op(node, "MatMul", "Gemm", "Conv"):
         refusal = _linear(walk, node, v)
+    elif is_op(node, "Einsum"):
+        refusal = _einsum(walk, node, v)
     elif is_op(node, "RMSNormalization") and not walk.centred and node.inputs[0] is not None:
         refusal = norm_refusal(node, v, centred=False)
         if not refusal:
@@ -140,8 +125,10 @@ def _joined(walk: MatrixWalk, node: Node, v: Vectors) -> str:
 
 def _linear(walk: MatrixWalk, node: Node, v: Vectors) -> str:
     weight, size = node.inputs[1], rank(node.outputs[0]) or 0
-    if constant(weight) is None:
+    if node.op_type == "MatMul" and (constant(weight) is None or v.axis == size - 2):
         return _weighted_sum(walk, node, v)
+    if constant(weight) is None:
+        return "has a computed weight"
     channel, axis = written(node)
     if node.op_type == "Conv" and attribute(node, "group", 1) != 1:
         return "convolves its channels in groups"
@@ -162,98 +149,25 @@ def _linear(walk: MatrixWalk, node: Node, v: Vectors) -> str:
 
 
 def _weighted_sum(walk: MatrixWalk, node: Node, v: Vectors) -> str:
-    """p @ v sums over tokens: every channel of v alike."""
-    operand, size = node.inputs[1], rank(node.outputs[0]) or 0
+    """p @ v (or v @ p) sums over tokens: every channel of v alike."""
+    size = rank(node.outputs[0]) or 0
+    index = {size - 1: 1, size - 2: 0}.get(v.axis)
+    operand = None if index is None else node.inputs[index]
     inner = rank(operand)
-    if node.op_type != "MatMul" or operand is None or inner is None or v.axis != size - 1:
+    if operand is None or inner is None or constant(operand) is not None:
         return "contracts activations to these channels"
-    walk.add(operand, Vectors(inner - 1, v.size, v.part))
+    walk.add(operand, Vectors(inner + v.axis - size, v.size, v.part))
     return ""
 
 
-def _read(walk: MatrixWalk, value: Value, v: Vectors) -> None:
-    """Who reads a value: each carries the matrix on, undoes it, or is an exit."""
-    if value.is_graph_output():
-        walk.leave(Edge(value, v, None, -1, f"the graph puts %{value.name} out"))
-    for node, index in readers(value):
-        if node.op_type in ("Shape", "Size"):
-            continue
-        refusal = _read_by(walk, node, index, value, v)
-        if refusal:
-            walk.leave(Edge(value, v, node, index, f"{describe(node)} {refusal}"))
-        elif id(value) in walk.uses:
-            walk.uses[id(value)].append((node, index))
-
-
-def _read_by(walk: MatrixWalk, node: Node, index: int, value: Value, v: Vectors) -> str:
-    output = node.outputs[0]
-    place = contraction(node)
-    if place is not None and index == 0:
-        return _contracted(walk, node, place[1], place[2].axis, v)
-    if is_op(node, *NORMS) and index == 0:
-        refusal = norm_refusal(node, v, walk.centred)
-        if not refusal:
-            walk.norms[id(node)] = node
-            if not walk.centred:
-                walk.add(output, v)
-        return refusal
-    if is_op(node, "MatMul"):
-        return _activations(walk, node, index, v)
-    if is_op(node, *MOVES) and index == 0:
-        return _moved_on(walk, node, v)
-    if is_op(node, *SUMS) or (is_op(node, "Where") and index > 0):
-        found = aligned(value, output, v)
-        return _on(walk, output, found, "spreads the channels")
-    if is_op(node, *PRODUCTS):
-        found, factor = aligned(value, output, v), node.inputs[1 - index]
-        alone = node.op_type == "Mul" or index == 0
-        if found is None or not alone or not one_for_all(factor, output, found.axis):
-            return "scales every channel by its own factor"
-        return _on(walk, output, found, "")
-    if is_op(node, "Concat"):
-        whole = v.part is None and all(fitting(operand, v) for operand in node.inputs)
-        return _on(walk, output, v if whole else None, "joins other channels")
-    return "sees the channels as they are"
-
-
-def _on(walk: MatrixWalk, output: Value, found: Vectors | None, refusal: str) -> str:
-    if found is None or not fitting(output, found):
-        return refusal or "leaves the number of channels open"
-    walk.add(output, found)
-    return ""
-
-
-def _moved_on(walk: MatrixWalk, node: Node, v: Vectors) -> str:
-    found = list(ahead(node, v))
-    if any(place is None for _, place in found):
-        return "mixes the channels with other axes"
-    for output, place in found:
-        if place is not None and (output.uses() or output.is_graph_output()):
-            walk.add(output, place)
-    return ""
-
-
-def _contracted(walk: MatrixWalk, node: Node, channel: int, axis: int, v: Vectors) -> str:
-    if walk.centred:
-        return "sees the mean of the channels"
-    if node.op_type == "Conv" and attribute(node, "group", 1) != 1:
-        return "convolves its channels in groups"
-    if channel != v.axis:
-        return "contracts over another axis"
-    walk.read_by(node, 1, axis, v)
-    return ""
-
-
-def _activations(walk: MatrixWalk, node: Node, index: int, v: Vectors) -> str:
-    """Of two activations: over tokens the matrix passes; over channels both must carry it."""
-    output, mine = node.outputs[0], rank(node.inputs[index]) or 0
-    kept = mine - 1 if index == 1 else mine - 2
-    if v.axis == kept and mine >= 2:
-        place = (rank(output) or 0) - (1 if index == 1 else 2)
-        return _on(walk, output, Vectors(place, v.size, v.part), "leaves its rank open")
-    other, contracted = node.inputs[1 - index], mine - 2 if index == 1 else mine - 1
-    paired = v.axis == contracted and v.part is None and constant(other) is None
-    if walk.centred or not paired:
-        return "contracts the channels with others"
-    walk.pairs.setdefault(id(node), (node, set()))[1].add(index)
-    return ""
+def _einsum(walk: MatrixWalk, node: Node, v: Vectors) -> str:
+    found = labels(node)
+    for index in (0, 1) if found is not None else ():
+        mine, other, output = found[index], found[1 - index], found[2]  # type: ignore[index]
+        label, operand = output[v.axis], node.inputs[index]
+        if label in mine and label not in other and operand is not None:
+            if constant(operand) is not None:
+                break
+            walk.add(operand, Vectors(mine.index(label), v.size, v.part))
+            return ""
+    return "contracts activations to these channels"
