@@ -6,13 +6,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ir.graph import Graph, Node, array, attribute, graphs, rank
+from ir.analysis.idioms.base import is_op
+from ir.analysis.streams.vectors import Vectors, ahead
+from ir.graph import Graph, Node, Value, array, attribute, graphs, rank
 from passes.core import Ctx, Effect, Pass, register
 
 from .linear import Linear, layer, rewrite, scale_inputs
 from .walk import drop_unread, only_reader
 
 NORMS = ("LayerNormalization", "RMSNormalization")
+ROWS = (
+    "Identity", "Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Expand", "Tile",
+    "Gather", "Slice", "Split",
+)  # fmt: skip
+"""Ops that leave every row of channels as it is, wherever they put it."""
 
 
 @register
@@ -26,7 +33,8 @@ class FoldNorm(Pass):
     shapes:   gain, bias [C], the normalized axis being the last; W [C, N] (Gemm: either way round)
     options:  none
     error:    exact but for rounding; computed in float64
-    raises:   nothing; skips a norm that anything else than such layers reads
+    raises:   nothing; skips a norm that anything else than such layers reads, be it behind ops that
+              choose or order rows
     source:   SliceGPT, arXiv:2401.15024, section 3 (folding the norm's diagonal)
     """
 
@@ -55,12 +63,14 @@ def _fold(node: Node, ctx: Ctx) -> str:
     t = np.zeros_like(s) if bias is None else bias.astype(np.float64)
     if (s == 1).all() and not t.any():
         return ""
-    found, reason = _layers(node, len(s), shifted=bool(t.any()))
+    found, rows, reason = _layers(node, len(s), shifted=bool(t.any()))
     if reason:
         return reason
     plans = [_plan(each, s, t) for each in found]
     if any(plan is None for plan in plans):
         return "a layer that reads it has a bias that is not a constant row"
+    for value in rows:
+        ctx.edit.rename(value, f"{value.name}.plain")
     for each, (weight, row) in zip(found, plans, strict=True):  # type: ignore[misc]
         _apply(each, weight, row, ctx)
     _make_plain(node, s, t, gain.dtype, ctx)
@@ -73,28 +83,49 @@ def _last_axis(node: Node) -> bool:
     return axis == -1 or axis + 1 == rank(node.inputs[0])
 
 
-def _layers(node: Node, channels: int, *, shifted: bool) -> tuple[list[Linear], str]:
-    output, found = node.outputs[0], []
-    if output.is_graph_output():
-        return [], "the graph returns its output"
-    for use in output.uses():
-        reader = layer(use.node)
-        if reader is None or use.idx != 0 or reader.node.op_type not in ("MatMul", "Gemm"):
-            return (
-                [],
-                f"{use.node.op_type} '{use.node.name}' reads it and is no constant linear layer",
-            )
-        if attribute(use.node, "transA", 0):
-            return [], f"Gemm '{use.node.name}' contracts another axis"
-        transposed = bool(attribute(use.node, "transB", 0))
-        if reader.weight.shape[1 if transposed else 0] != channels:
-            return [], f"{use.node.op_type} '{use.node.name}' does not contract the normalized axis"
-        after = only_reader(use.node.outputs[0])
-        add = Linear(use.node, None)
-        if use.node.op_type == "MatMul" and after is not None and shifted:
-            add = _with_add(reader, after)
-        found.append(add)
-    return found, "" if found else "nothing reads it"
+def _layers(node: Node, channels: int, *, shifted: bool) -> tuple[list[Linear], list[Value], str]:
+    """The layers that read a norm, the values behind it that they read it by, and why none can."""
+    found, values = [], [node.outputs[0]]
+    for output in values:
+        if output.is_graph_output():
+            return [], [], "the graph returns its output"
+        for use in output.uses():
+            if is_op(use.node, "Shape", "Size"):
+                continue
+            rows = _rows_of(use.node, channels) if use.idx == 0 else None
+            if rows is not None:
+                values += rows
+                continue
+            reader, reason = _reader(use.node, use.idx, channels, shifted=shifted)
+            if reader is None:
+                return [], [], reason
+            found.append(reader)
+    return found, values[1:], "" if found else "nothing reads it"
+
+
+def _reader(node: Node, index: int, channels: int, *, shifted: bool) -> tuple[Linear | None, str]:
+    """The layer that a node is, if it contracts the normalized axis, or why not."""
+    reader, name = layer(node), f"{node.op_type} '{node.name}'"
+    if reader is None or index != 0 or node.op_type not in ("MatMul", "Gemm"):
+        return None, f"{name} reads it and is no constant linear layer"
+    if attribute(node, "transA", 0):
+        return None, f"{name} contracts another axis"
+    if reader.weight.shape[1 if attribute(node, "transB", 0) else 0] != channels:
+        return None, f"{name} does not contract the normalized axis"
+    after = only_reader(node.outputs[0])
+    if node.op_type == "MatMul" and after is not None and shifted:
+        return _with_add(reader, after), ""
+    return reader, ""
+
+
+def _rows_of(node: Node, channels: int) -> list[Value] | None:
+    """The outputs of an op that only chooses, repeats or orders rows of channels, or None."""
+    size = rank(node.inputs[0])
+    if size is None or not is_op(node, *ROWS):
+        return None
+    found = list(ahead(node, Vectors(size - 1, channels)))
+    whole = all(v is not None and v.axis == (rank(out) or 0) - 1 for out, v in found)
+    return [out for out, _ in found] if whole else None
 
 
 def _with_add(reader: Linear, after: Node) -> Linear:

@@ -1,0 +1,105 @@
+"""Maps that stay in the graph: where a stream comes in from, or goes to, what none folds into."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir
+
+from .analysis.streams.matrix import Edge, MatrixStream
+from .edit import Edit
+from .fold_matrix import Map
+from .graph import Node, Value, rank
+
+
+def online_refusal(stream: MatrixStream, limit: int) -> str:
+    """Why the stream's map cannot be folded with at most `limit` maps left in the graph, or ''."""
+    edges = [*_once(stream.entries), *_once(stream.exits)]
+    if stream.stopped:
+        return stream.stopped
+    if len(edges) > limit:
+        return edges[0].reason + (f" (first of {len(edges)} such places)" if edges[1:] else "")
+    for edge in edges:
+        if _side(edge) is None or _anchor(edge.value, stream) is None:
+            return f"{edge.reason}, and its channels are not the last axis or the one before"
+    return ""
+
+
+def put_online(stream: MatrixStream, each: Map, edit: Edit) -> None:
+    """Map what comes in by products with M, and what goes out by products with its inverse.
+
+    Before the map is folded (`fold_maps`): the values keep what they are called by.
+    """
+    matrix = each.write(np.eye(stream.size))
+    for edge in _once(stream.entries):
+        mapped = _product(edge, matrix, "turned", stream, edit)
+        for node, index in stream.uses[id(edge.value)]:
+            edit.set_input(node, index, mapped)
+    if not stream.exits:
+        return
+    assert each.read is not None
+    inverse = each.read(np.eye(stream.size)).T
+    back: dict[int, Value] = {}
+    for edge in _once(stream.exits):
+        back[id(edge.value)] = _product(edge, inverse, "back", stream, edit)
+    for edge in stream.exits:
+        if edge.node is not None:
+            edit.set_input(edge.node, edge.index, back[id(edge.value)])
+    for edge in _once(stream.exits):
+        if edge.value.is_graph_output():
+            edit.output_instead(edge.value, back[id(edge.value)])
+        else:
+            edit.take_name(edge.value, back[id(edge.value)])
+
+
+def subtract_mean(stream: MatrixStream, edit: Edit) -> None:
+    """Take the mean of the channels away from what comes in."""
+    for edge in _once(stream.entries):
+        place, value = _anchor(edge.value, stream), edge.value
+        assert place is not None
+        axes = edit.constant(np.array([edge.vectors.axis]), f"{value.name}.axis")
+        name = f"{value.name}.mean"
+        mean = edit.node("ReduceMean", [value, axes], like=name, **place)  # type: ignore[arg-type]
+        shape = list(value.shape or ())
+        shape[edge.vectors.axis] = 1
+        mean.outputs[0].type, mean.outputs[0].shape = value.type, onnx_ir.Shape(shape)
+        sub = edit.node("Sub", [value, mean.outputs[0]], like=f"{value.name}.centred", after=mean)
+        sub.outputs[0].type, sub.outputs[0].shape = value.type, value.shape
+        for node, index in stream.uses[id(value)]:
+            edit.set_input(node, index, sub.outputs[0])
+
+
+def _once(edges: tuple[Edge, ...]) -> list[Edge]:
+    return list({id(edge.value): edge for edge in edges}.values())
+
+
+def _side(edge: Edge) -> str | None:
+    """On which side of the value a matrix has to stand for it to act on whole vectors."""
+    axes, v = rank(edge.value) or 0, edge.vectors
+    length = edge.value.shape[v.axis] if edge.value.shape is not None else None
+    if length != v.size or v.part is not None or axes < 2:
+        return None
+    return {axes - 1: "right", axes - 2: "left"}.get(v.axis)
+
+
+def _anchor(value: Value, stream: MatrixStream) -> dict[str, Node] | None:
+    """Where a node that reads the value may stand: behind its producer; an input of the main graph
+    is there from the start. None for inputs of bodies."""
+    producer = value.producer()
+    if producer is not None:
+        return {"after": producer}
+    uses = stream.uses.get(id(value), ())
+    scope = uses[0][0].graph if uses else None
+    return {"before": scope[0]} if scope is not None and value.is_graph_input() else None  # type: ignore
+
+
+def _product(edge: Edge, matrix: np.ndarray, what: str, stream: MatrixStream, edit: Edit) -> Value:
+    value, place = edge.value, _anchor(edge.value, stream)
+    assert place is not None
+    assert value.dtype is not None
+    left = _side(edge) == "left"
+    numbers = (matrix.T if left else matrix).astype(value.dtype.numpy())
+    held = edit.constant(numbers, f"{value.name}.matrix", at=value.producer())
+    inputs = [held, value] if left else [value, held]
+    made = edit.node("MatMul", inputs, like=f"{value.name}.{what}", **place).outputs[0]  # type: ignore[arg-type]
+    made.type, made.shape = value.type, value.shape
+    return made
