@@ -47,7 +47,7 @@ class Lane:
 def dims(value: Value | None) -> tuple[Dim, ...] | None:
     """The dims of a value; a last one that is open is as long as a MatMul says that reads it."""
     found = shapes.dims(value)
-    if value is None or not found or isinstance(found[-1], int):
+    if value is None or not found or found[-1].__class__ is int:
         return found
     for node, place in readers(value):
         weight = constant(node.inputs[1]) if is_op(node, "MatMul") and place == 0 else None
@@ -59,10 +59,10 @@ def dims(value: Value | None) -> tuple[Dim, ...] | None:
 def sizes(value: Value | None, axes: Axes) -> list[int] | None:
     """How long these axes are; None where one is open."""
     found = dims(value)
-    if found is None or not all(0 <= a < len(found) for a in axes):
+    if found is None or max(axes) >= len(found) or min(axes) < 0:
         return None
     chosen = [found[a] for a in axes]
-    return chosen if all(isinstance(d, int) for d in chosen) else None  # type: ignore
+    return None if [d for d in chosen if d.__class__ is not int] else chosen  # type: ignore
 
 
 def before(node: Node, axes: Axes) -> Axes | None:

@@ -39,6 +39,7 @@ class Walk:
     goal: Goal = "scale"
     members: dict[Key, tuple[Value, Lane]] = field(default_factory=dict)
     ports: dict[tuple[int, int, int, bool], tuple[Port, bool]] = field(default_factory=dict)
+    filled: set[tuple[int, int]] = field(default_factory=set)
     ties: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
     products: dict[int, Node] = field(default_factory=dict)
     maps: set[str] = field(default_factory=lambda: set(ALL))
@@ -140,9 +141,10 @@ class Walk:
             index, _ = self.merged(known[0].index, index)
         found = Port(node, tensor, axis, role, place, index, groups, inverse)
         self.ports[key] = (found, reads != lane.inverse)
+        self.filled.add((id(node), place))
 
     def has_port(self, node: Node, place: int) -> bool:
-        return any(key[:2] == (id(node), place) for key in self.ports)
+        return (id(node), place) in self.filled
 
     def block(self, node: Node | None, reason: str) -> None:
         """Note the first reason why no map can be folded; nothing follows."""
