@@ -10,6 +10,7 @@ import numpy as np
 from ir.analysis.streams.rotation import attention_streams, residual_streams
 from ir.fold_matrix import Map, fold_maps, orthogonal
 from ir.graph import Graph
+from ir.hadamard import refusal, signs, transform
 from ir.online import online_refusal, put_online
 from passes.core import Ctx, Effect, Pass, register
 
@@ -24,7 +25,8 @@ class Rotate(Pass):
               x = Gather(E Q, ids) + h @ (Wo Q); y = RMSNormalization(x, 1) @ (Q^T Wq)
     shapes:   Q [C, C] for a stream of C channels; [D, D] for heads of D, one for all heads of an
               attention; E [V, C], Wo [M, C], Wq [C, N]
-    options:  hadamard: Walsh-Hadamard matrices with random signs, else random orthogonal ones;
+    options:  hadamard: Walsh-Hadamard matrices under random signs, else (and for sizes of which
+              none is known) random orthogonal ones;
               residual: rotate residual streams (R1); heads: rotate attention's values (R2);
               online: so many products with Q or its inverse a stream may leave in the graph, where
               it comes in from or goes out to what none folds into
@@ -52,15 +54,22 @@ class Rotate(Pass):
             if reason:
                 ctx.skip(stream.value, reason)
                 continue
-            turn = rotation(stream.size, ctx.rng, hadamard=self.hadamard)
+            exists = self.hadamard and not refusal(stream.size)
+            turn = (rotation if exists else random_rotation)(stream.size, ctx.rng)
             ctx.did(stream.value)
             put_online(stream, turn, ctx.edit)
             turned.append((stream, turn))
         fold_maps(turned, ctx.edit, "turned")
 
 
-def rotation(size: int, rng: np.random.Generator, *, hadamard: bool) -> Map:
-    """A random rotation of rows of `size` numbers."""
+def rotation(size: int, rng: np.random.Generator) -> Map:
+    """A Walsh-Hadamard matrix under random signs: rows y -> (y * signs) @ H."""
+    drawn = signs(size, rng)
+    return orthogonal(lambda rows: transform(rows * drawn))
+
+
+def random_rotation(size: int, rng: np.random.Generator) -> Map:
+    """A random orthogonal matrix."""
     q = random_orthogonal(size, rng)
     return orthogonal(lambda rows: rows @ q)
 
