@@ -81,8 +81,10 @@ class Place(Pass):
             carriers = self._faster(graph, ctx)
             dataclasses.replace(self, measure=False, carriers=carriers).run(graph, ctx)
             return
-        made = plan(graph, ctx.target, self.a, self.w, self.keep, dynamic=self.dynamic,
-                    carriers=self.carriers, portable=self.portable, reached=reached(ctx))  # fmt: skip
+        made = plan(
+            graph, ctx.target, self.a, self.w, self.keep, dynamic=self.dynamic,
+            carriers=self.carriers, portable=self.portable, reached=reached(ctx),
+        )  # fmt: skip
         for node, reason in made.refused:
             ctx.skip(node, reason)
         for value in list(made.coded.values()):

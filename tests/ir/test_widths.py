@@ -1,4 +1,4 @@
-"""Elements of 2 to 8 bits: all their codes, in plain ONNX Runtime, the torch executor, and numpy."""
+"""Elements of 2 to 8 bits: all codes, in plain ONNX Runtime, the torch executor, and numpy."""
 
 import numpy as np
 import onnx_ir
@@ -48,8 +48,13 @@ def looped(x, scale, zero, qtype):
     low, high = qtype.limits
     out = np.empty(x.shape, np.int64)
     for place in np.ndindex(*x.shape):
-        at = () if qtype.per_tensor else tuple(
-            0 if size == 0 else i // size for i, size in zip(place, qtype.block, strict=True))
+        at = (
+            ()
+            if qtype.per_tensor
+            else tuple(
+                0 if size == 0 else i // size for i, size in zip(place, qtype.block, strict=True)
+            )
+        )
         steps = round(float(np.float32(x[place]) / np.float32(scale[at])))
         out[place] = min(max(steps + (0 if zero is None else int(zero[at])), low), high)
     return out

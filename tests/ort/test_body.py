@@ -78,8 +78,10 @@ def test_executed_as_the_reference_says(name, form, bits):
 @pytest.mark.parametrize("form", ["static", "token"])
 def test_the_values_that_a_layer_reads_are_the_codes_number_for_number(form, bits):
     """An identity as the weight shows what the layer reads: no other rounding, none left out."""
-    graph = ir.parse("graph g(%x: f32[40,16]) -> %y {\n"
-                     "%w : f32[16,16] = const seed:1\n %y : f32[40,16] = MatMul(%x, %w)\n}")  # fmt: skip
+    graph = ir.parse("""graph g(%x: f32[40,16]) -> %y {
+  %w : f32[16,16] = const seed:1
+  %y : f32[40,16] = MatMul(%x, %w)
+}""")
     top = 2 ** (bits - 1) - 1
     eye = (np.eye(16) * (top if form == "token" else 7)).astype(np.float32)  # of scale one
     graph.graph.initializers["w"].const_value = ir.graph.onnx_ir.Tensor(eye)
@@ -106,8 +108,8 @@ def test_a_convolution_between_codes_keeps_its_float_weights():
   %y : f32[1,8,6,6] = Conv(%h, %v) {pads=[1,1,1,1]}
 }""")
     feeds = feed(graph)
-    for text in ("collect{minmax} | place{w=i16@0x1*f32,a=u8@0*f32+u8,portable=true} | rtn",
-                 "collect{minmax} | place{w=i16@0x1*f32,a=i6@0*f32,portable=true} | rtn"):  # fmt: skip
+    for a in ("u8@0*f32+u8", "i6@0*f32"):
+        text = f"collect{{minmax}} | place{{w=i16@0x1*f32,a={a},portable=true}} | rtn"
         coded = passes.run(graph, text, data=[feeds]).graph
         made = lower.lower(coded).graph
         (full,) = Session(made, threads=1).run(feeds).values()
