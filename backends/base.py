@@ -9,9 +9,16 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ir.errors import BackendError
+from ir import ops
+from ir.errors import BackendError, PipelineError
 from ir.graph import Graph, Node
 from ir.qtype import QType
+
+BODY = "function body"
+"""The kernel of a layer that runs as its codes' functions say: every code is rounded as told, the
+layer computes in float, and nothing is faster."""
+BODY_MARK = "quant.body"
+"""Metadata of a node that is to run so: why the target has no faster kernel."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +46,19 @@ class Target(ABC):
     @abstractmethod
     def supports(self, node: Node, activation: QType | None, weight: QType | None) -> Verdict:
         """Can this node run on codes of these types (None: float)?"""
+
+    def body(self, node: Node, activation: QType, weight: QType) -> Verdict:
+        """Can the functions' own bodies run this node, for want of a kernel? Slow, but any bits."""
+        if node.domain or node.op_type not in ("MatMul", "Gemm", "Conv"):
+            return Verdict(False, reason=f"{node.op_type} layers are not coded")
+        if node.op_type == "Conv" and not activation.per_tensor:
+            return Verdict(False, reason="Conv mixes what has scales of its own: give values one")
+        try:
+            for op, qtype in (("Scale", activation), ("Encode", activation), ("Encode", weight)):
+                ops.function(op, qtype)
+        except PipelineError as error:
+            return Verdict(False, reason=f"{error.cause}; {error.hint}")
+        return Verdict(True, BODY, float_output=True)
 
     @abstractmethod
     def build(self, graph: Graph, **options) -> Any:

@@ -20,7 +20,7 @@ from . import online_hadamard
 from .errors import PipelineError
 from .formats import integer
 from .graph import IR_VERSION, OPSET, QUANT_DOMAIN, Graph, Names, Node, Value, inner_graphs
-from .qtype import QType
+from .qtype import QType, container
 
 OPS = ("Encode", "Decode", "Scale")
 """Ops of codes."""
@@ -41,8 +41,9 @@ _ONNX_TYPES = {
 def onnx_type(element: str) -> onnx_ir.DataType:
     """The ONNX type that stores an element, a scale or a zero point."""
     try:
-        return onnx_ir.DataType[_ONNX_TYPES[element]]
-    except KeyError:
+        stored = element if element in _ONNX_TYPES else container(element)
+        return onnx_ir.DataType[_ONNX_TYPES[stored]]
+    except (KeyError, PipelineError):
         raise PipelineError(
             f"no ONNX type stores '{element}'", hint=f"one of {', '.join(_ONNX_TYPES)}"
         ) from None
@@ -161,13 +162,26 @@ def _body(op: str, qtype: QType) -> str:
     if op == "Scale":
         return f"Scale (x) => (scale{zero}) {{ {_scale_body(qtype)} }}"
     source, result = ("x", "codes") if op == "Encode" else ("codes", "x")
-    native = qtype.per_tensor or qtype.axis is not None or qtype.blocked_axis is not None
-    body = (_native_body if native else _broadcast_body)(op, qtype)
+    body = (_native_body if _is_native(qtype) else _broadcast_body)(op, qtype)
     return f"{op} ({source}, scale{zero}) => ({result}) {{ {body} }}"
 
 
+def _is_native(qtype: QType) -> bool:
+    """Whether the standard's two ops know the layout of the scales.
+
+    Scales along one axis are reshaped for them, which ONNX Runtime does not do to zero points of
+    less than 8 bits.
+    """
+    if qtype.axis is not None:
+        return qtype.zero is None or int(container(qtype.zero)[1:]) >= 8
+    return qtype.per_tensor or qtype.blocked_axis is not None
+
+
 def _native_body(op: str, qtype: QType) -> str:
-    """QuantizeLinear / DequantizeLinear on scales brought to the layout that they want."""
+    """QuantizeLinear / DequantizeLinear on scales brought to the layout that they want.
+
+    Codes narrower than their type are held at their own limits behind it.
+    """
     lines, parts, attributes = ["real = Cast<to = 1>(scale)"], ["real"], []
     if qtype.zero:
         parts.append("zero")
@@ -184,8 +198,23 @@ def _native_body(op: str, qtype: QType) -> str:
     source, result = ("x", "codes") if op == "Encode" else ("codes", "x")
     name = "QuantizeLinear" if op == "Encode" else "DequantizeLinear"
     options = f"<{', '.join(attributes)}>" if attributes else ""
-    lines.append(f"{result} = {name} {options}({source}, {', '.join(parts)})")
+    held = op == "Encode" and qtype.narrow
+    target = "wide" if held else result
+    lines.append(f"{target} = {name} {options}({source}, {', '.join(parts)})")
+    if held:
+        lines += ["steps = Cast<to = 1>(wide)", *_held("steps", qtype)]
     return "\n".join(lines)
+
+
+def _held(moved: str, qtype: QType) -> list[str]:
+    """Whole floats -> codes that end at the limits of the element."""
+    low, high = qtype.limits
+    return [
+        f"low = Constant<value = float {{{low}.0}}>()",
+        f"high = Constant<value = float {{{high}.0}}>()",
+        f"held = Clip({moved}, low, high)",
+        f"codes = Cast<to = {int(onnx_type(qtype.element))}>(held)",
+    ]
 
 
 def _broadcast_body(op: str, qtype: QType) -> str:
@@ -201,13 +230,9 @@ def _broadcast_body(op: str, qtype: QType) -> str:
         lines.append("steps = Cast<to = 1>(codes)")
         lines.append("centred = " + ("Sub(steps, origin)" if qtype.zero else "Identity(steps)"))
         return "\n".join([*lines, "x = Mul(centred, real)"])
-    low, high = qtype.limits
     lines += ["ratio = Div(x, real)", "nearest = Round(ratio)"]
     lines.append("moved = " + ("Add(nearest, origin)" if qtype.zero else "Identity(nearest)"))
-    lines.append(f"low = Constant<value = float {{{low}.0}}>()")
-    lines.append(f"high = Constant<value = float {{{high}.0}}>()")
-    lines.append("held = Clip(moved, low, high)")
-    return "\n".join([*lines, f"codes = Cast<to = {int(onnx_type(qtype.element))}>(held)"])
+    return "\n".join([*lines, *_held("moved", qtype)])
 
 
 def _scale_body(qtype: QType) -> str:

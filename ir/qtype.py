@@ -4,7 +4,8 @@
 
 `i8@0*f32` one scale for the tensor, `i8@0x1*f32` one per column, `i4@128x1*f16+u4` groups of 128
 rows with zero points, `e2m1@16x1*e4m3*f32` NVFP4. A block has one number per axis, 0 meaning the
-whole axis; the lone `@0` means the whole tensor, whatever its rank.
+whole axis; the lone `@0` means the whole tensor, whatever its rank. Integers have 2 to 8 bits, or
+16 or 32; those that ONNX has no type for lie in the next wider one (`container`).
 """
 
 from __future__ import annotations
@@ -19,6 +20,23 @@ _FORM = re.compile(
     r"(?P<scales>(?:\*[a-z]+[0-9a-z]*)+)(?:\+(?P<zero>[a-z]+\d+))?"
 )
 _INTEGER = re.compile(r"([iu])(\d+)")
+_STORED = (2, 4, 8, 16, 32)
+"""Bits of the integers that ONNX has types for."""
+
+
+def container(element: str) -> str:
+    """The narrowest integer type of ONNX that holds an integer element: i4 for i3, i8 for i6.
+
+    Raises PipelineError for other elements, and between 8 bits and 16: nobody computes with those.
+    """
+    found = _INTEGER.fullmatch(element)
+    bits = int(found[2]) if found is not None else 0
+    if found is None or not (2 <= bits <= 8 or bits in _STORED):
+        raise PipelineError(
+            f"element '{element}' has no ONNX integer type",
+            hint="use i or u with 2 to 8 bits, 16 or 32",
+        )
+    return f"{found[1]}{next(size for size in _STORED if size >= bits)}"
 
 
 @dataclass(frozen=True)
@@ -63,6 +81,11 @@ class QType:
         if found is None:
             raise PipelineError(f"'{self.element}' is not an integer element")
         return int(found[2])
+
+    @property
+    def narrow(self) -> bool:
+        """Whether codes end before the type that stores them does, as those of i6 in i8."""
+        return container(self.element) != self.element
 
     @property
     def limits(self) -> tuple[int, int]:

@@ -10,7 +10,7 @@ from typing import ClassVar
 import numpy as np
 import onnx_ir
 
-from backends.base import Verdict
+from backends.base import BODY, BODY_MARK, Verdict
 from ir.edit import Edit
 from ir.errors import PassError, describe
 from ir.formats import integer
@@ -45,7 +45,9 @@ class Place(Pass):
               activations computed at run time (a Scale node) instead of calibrated; keep: selectors
               of layers that stay float (passes/select.py); carriers: whether Add, Concat and
               pooling between kernels carry codes; measure: time the placement with and without
-              carriers on the target (first batch of the data) and keep the faster one
+              carriers on the target (first batch of the data) and keep the faster one;
+              portable: layers without a kernel are coded as well and run through the functions'
+              bodies: rounded as told, computed in float, not faster
     error:    rounding of every coded value; the report gives SQNR per output
     raises:   PassError when a range was not collected; skips, with the target's reason, what it
               cannot run
@@ -64,6 +66,7 @@ class Place(Pass):
     keep: tuple[str, ...] = ()
     carriers: bool = True
     measure: bool = False
+    portable: bool = False
 
     def __post_init__(self) -> None:
         if self.w is None:
@@ -78,8 +81,10 @@ class Place(Pass):
             carriers = self._faster(graph, ctx)
             dataclasses.replace(self, measure=False, carriers=carriers).run(graph, ctx)
             return
-        made = plan(graph, ctx.target, self.a, self.w, self.keep, dynamic=self.dynamic,
-                    carriers=self.carriers, reached=reached(ctx))  # fmt: skip
+        made = plan(
+            graph, ctx.target, self.a, self.w, self.keep, dynamic=self.dynamic,
+            carriers=self.carriers, portable=self.portable, reached=reached(ctx),
+        )  # fmt: skip
         for node, reason in made.refused:
             ctx.skip(node, reason)
         for value in list(made.coded.values()):
@@ -87,8 +92,13 @@ class Place(Pass):
         weights = [(site, self._limit(verdict)) for site, verdict in made.kernels.values()]
         weights += [(site, "") for site, _ in made.light.values()]
         self._code_weights(weights, ctx)
-        for site, _ in made.kernels.values():
+        for site, verdict in made.kernels.values():
+            if verdict.kernel == BODY:
+                ctx.edit.note(site.node, {BODY_MARK: verdict.reason})
             ctx.did(site.node)
+        bodies = sum(verdict.kernel == BODY for _, verdict in made.kernels.values())
+        if bodies:
+            ctx.note(f"{bodies} layers run through function bodies: not faster than in float")
         for site, reason in made.light.values():
             if reason and made.kernels:
                 ctx.skip(site.node, f"only its weight carries codes: {reason}")

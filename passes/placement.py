@@ -12,7 +12,7 @@ would. Everything else stays float: quantizing every op is what loses up to 57 d
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from backends.base import Target, Verdict
 from ir.analysis.masks import masked_values
@@ -69,10 +69,11 @@ class Plan:
 def plan(
     graph: Graph, target: Target, activation: QType | None, weight: QType | None,
     keep: Iterable[str] = (), *, dynamic: bool = False, carriers: bool = True,
-    reached: Collection[str | None] | None = None,
+    portable: bool = False, reached: Collection[str | None] | None = None,
 ) -> Plan:  # fmt: skip
-    """Decide. `keep`: selectors (passes/select.py) of layers that stay float. `reached`: names of
-    the values whose range is known; None: all are."""
+    """Decide. `keep`: selectors (passes/select.py) of layers that stay float. portable: layers
+    without a kernel run through the functions' bodies. `reached`: names of the values whose range
+    is known; None: all are."""
     made = Plan()
     functions = {g for f in graph.functions.values() for g in (f.graph, *f.graph.subgraphs())}
     for node in nodes(graph):
@@ -94,7 +95,10 @@ def plan(
         if misfit:
             made.refused.append((site.node, misfit))
             continue
-        verdict = target.supports(site.node, activation, site.qtype(weight) if weight else None)
+        coded = site.qtype(weight) if weight else None
+        verdict = target.supports(site.node, activation, coded)
+        if portable and activation is not None and coded is not None:
+            verdict = _portable(target, site, activation, coded, verdict, dynamic=dynamic)
         if not verdict.ok and verdict.weights and weight is not None:
             made.light[id(site.node)] = (site, verdict.reason)
         elif not verdict.ok:
@@ -121,6 +125,17 @@ def plan(
     if carriers and not dynamic:
         _add_carriers(graph, target, activation, made, masked, reached)
     return made
+
+
+def _portable(
+    target: Target, site: Linear, activation: QType, weight: QType, verdict: Verdict, *,
+    dynamic: bool,
+) -> Verdict:  # fmt: skip
+    """The kernel's verdict, or that of the functions' bodies where no kernel will do."""
+    if verdict.ok and (verdict.float_output or not dynamic):
+        return verdict
+    body = target.body(site.node, activation, weight)
+    return replace(body, reason=verdict.reason or NO_RUNTIME_SCALE) if body.ok else verdict
 
 
 def _add_tables(
@@ -208,5 +223,5 @@ def _written_in_integers(value: Value, made: Plan, taken: dict[int, Node]) -> bo
 
 def candidates(graph: Graph, target: Target) -> list[Value]:
     """Values whose range any placement might ask for."""
-    made = plan(graph, target, ACTIVATION, WEIGHT)
+    made = plan(graph, target, ACTIVATION, WEIGHT, portable=True)
     return list(made.coded.values())

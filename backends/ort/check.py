@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 
+from backends.base import BODY
 from ir.errors import BackendError
 from ir.graph import Graph
 
@@ -50,8 +51,34 @@ def kernels(made: Lowered) -> list[Site]:
     for node in _all_nodes(optimised.graph):
         for name in node.input:
             readers.setdefault(name, set()).add(node.op_type)
+    live: set[str] = set()
+    if any(site.kernel == BODY for site in made.sites):
+        _add_live(optimised.graph, live)
     counts = Counter(node.op_type for node in _all_nodes(optimised.graph))
-    return [_found(site, readers, counts) for site in made.sites]
+    return [
+        _body(site, live) if site.kernel == BODY else _found(site, readers, counts)
+        for site in made.sites
+    ]
+
+
+def _add_live(graph: onnx.GraphProto, live: set[str]) -> None:
+    """Add the values that the outputs of a graph depend on, those of its bodies among them."""
+    live.update(value.name for value in graph.output)
+    for node in reversed(graph.node):
+        if live.isdisjoint(node.output):
+            continue
+        live.update(node.input)
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.GRAPH:
+                _add_live(attribute.g, live)
+
+
+def _body(site: Site, live: set[str]) -> Site:
+    """A layer run through the functions' bodies, if its values are still rounded to codes."""
+    if site.weight in live:
+        return site
+    reason = f"nothing in ONNX Runtime's model reads codes %{site.weight}: it may not be rounded"
+    return replace(site, kernel="", reason=reason)
 
 
 def optimised_model(graph: Graph) -> onnx.ModelProto:

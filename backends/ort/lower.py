@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from backends.base import BODY, BODY_MARK
 from ir import ops
 from ir.edit import Edit
 from ir.formats import integer
@@ -126,6 +127,9 @@ def _linear(edit: Edit, node: Node) -> Site | None:
     if weight is None or constant(weight.codes) is None:
         return None
     name = node.name or ""
+    if x is not None and BODY_MARK in node.metadata_props:
+        reason = node.metadata_props[BODY_MARK]
+        return Site(name, node.op_type, BODY, x.codes.name or "", reason)
     take: Callable[[], Site]
     if x is not None and byte_values(x):
         lowering = lower_conv if node.op_type == "Conv" else lower_linear
@@ -202,7 +206,7 @@ def _keep_float(edit: Edit, node: Node) -> None:
     source = node.inputs[0].producer() if node.inputs and node.inputs[0] is not None else None
     if node.domain or node.op_type not in REQUANTIZED or source is None:
         return
-    if source.op_type != "DequantizeLinear" or source.domain:
+    if not ops.is_op(source, "Decode") and (source.op_type != "DequantizeLinear" or source.domain):
         return
     ends = [
         edit.constant(np.array(end, np.float32), f"{node.name}.end")

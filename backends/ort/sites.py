@@ -19,7 +19,8 @@ class Site:
     op: str
     kernel: str
     weight: str = ""
-    """Name of the codes that the kernel reads: by it the check finds the kernel again."""
+    """Name of the codes that the kernel reads (of the values', for a function body): by it the
+    check finds the kernel again."""
     reason: str = ""
 
 

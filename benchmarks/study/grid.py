@@ -83,13 +83,23 @@ def read(path: Path = FILE) -> dict[str, Study]:
     return {name: _study(name, row) for name, row in tomllib.loads(path.read_text()).items()}
 
 
+def prepared(recipes: Mapping[str, str], ways: Mapping[str, str]) -> dict[str, str]:
+    """The recipes, and each of them again behind every way of preparing the model: a pipeline that
+    keeps its function, so that the float figure stands beside both."""
+    found = dict(recipes)
+    for way, pipeline in ways.items():
+        found |= {f"{name} ({way})": f"{pipeline} | {text}" for name, text in recipes.items()}
+    return found
+
+
 def _study(name: str, row: Mapping[str, Any]) -> Study:
     unknown = set(row.get("models", ())) - set(MODELS)
     if unknown or not row.get("models"):
         known = ", ".join(MODELS)
         what = f"names {', '.join(sorted(unknown)) or 'no models'}"
         raise DataError(f"study '{name}' {what}", hint=f"there are {known}")
-    for recipe, text in row.get("recipes", {}).items():
+    recipes = prepared(row.get("recipes", {}), row.get("prepare", {}))
+    for recipe, text in recipes.items():
         try:
             Pipeline.parse(text)
         except PtqcError as error:
@@ -98,8 +108,7 @@ def _study(name: str, row: Mapping[str, Any]) -> Study:
         lists = {key: tuple(row[key]) for key in ("mixed", "conditions", "seeds") if key in row}
         parts = tuple(tuple(part) for part in row.get("parts", ((),)))
         return Study(
-            name, row["why"], tuple(row["models"]), dict(row["recipes"]), row.get("source", ""),
-            parts, **lists,
+            name, row["why"], tuple(row["models"]), recipes, row.get("source", ""), parts, **lists,
         )  # fmt: skip
     except KeyError as error:
         raise DataError(f"study '{name}' lacks {error}") from error

@@ -7,7 +7,7 @@ import ml_dtypes
 import numpy as np
 
 from ir.errors import PipelineError
-from ir.qtype import QType
+from ir.qtype import QType, container
 
 _NARROW = {
     "i4": ml_dtypes.int4,
@@ -23,15 +23,9 @@ SCALE_FLOOR = 1e-8
 
 
 def dtype(element: str) -> np.dtype:
-    """The numpy type that holds codes of an integer element."""
-    if element in _WIDE:
-        return _WIDE[element]
-    if element in _NARROW:
-        return np.dtype(_NARROW[element])
-    raise PipelineError(
-        f"element '{element}' has no ONNX integer type",
-        hint="use i2, u2, i4, u4, i8, u8, i16 or u16",
-    )
+    """The numpy type that holds codes of an integer element: i6 lies in int8."""
+    stored = container(element)
+    return _WIDE[stored] if stored in _WIDE else np.dtype(_NARROW[stored])
 
 
 def expand(part: np.ndarray, shape: tuple[int, ...], qtype: QType) -> np.ndarray:

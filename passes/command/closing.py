@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from backends.base import BODY
+
 from .tables import decibels, seconds, size, table
 
 if TYPE_CHECKING:
@@ -127,6 +129,8 @@ def tables(found: dict[str, Any]) -> list[Any]:
     made.append(
         f"{layers['quantized']} layers quantized" + (f": {', '.join(kernels)}" if kernels else "")
     )
+    if BODY in layers["kernels"]:
+        made.append(f"  {BODY}: every code is rounded as told, computed in float, not faster")
     made += _reasons("of them in float", (row["reason"] for row in layers["without_kernel"]))
     made.append(f"{len(layers['refused'])} layers left as they were")
     made += _reasons("left", (row["reason"] for row in layers["refused"]))

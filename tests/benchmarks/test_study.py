@@ -69,6 +69,24 @@ def the_task(_):  # one function for all cells, as in a real run
     return TASK
 
 
+def test_every_recipe_is_measured_behind_every_way_of_preparing_a_model(tmp_path):
+    file = tmp_path / "studies.toml"
+    file.write_text("""[s]
+why = "x"
+models = ["minilm"]
+prepare = { outliers = "inject_outliers" }
+recipes = { a = "w8a16", b = "smooth | w8a8_dynamic" }""")
+    study = grid.read(file)["s"]
+    assert study.recipes == {
+        "a": "w8a16", "b": "smooth | w8a8_dynamic", "a (outliers)": "inject_outliers | w8a16",
+        "b (outliers)": "inject_outliers | smooth | w8a8_dynamic",
+    }  # fmt: skip
+    assert [cell.recipe for cell in study.cells("small")] == [FLOAT, *study.recipes]
+    file.write_text(file.read_text().replace("inject_outliers", "inject_nonsense"))
+    with pytest.raises(DataError, match=r"a \(outliers\)"):
+        grid.read(file)
+
+
 def measured(task, cells):
     return [run.measure(cell, lambda _: task) for cell in run.missing(cells)]
 
