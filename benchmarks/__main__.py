@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 
-from benchmarks import cleanup, memory, saturation, scaling, w8a8
+from benchmarks import captured, cleanup, memory, saturation, scaling, w8a8
 from benchmarks.study import __main__ as study
 
 FAMILIES = {
     "w8a8": w8a8,
     "saturation": saturation,
+    "captured": captured,
     "cleanup": cleanup,
     "scaling": scaling,
     "memory": memory,

@@ -20,24 +20,26 @@ from benchmarks.feeds import Feed, load
 from benchmarks.measure import session
 
 
+def gap(old: np.ndarray, new: np.ndarray, name: str) -> float:
+    """max |difference| / max |old|. Raises ValueError where the shape or type is another, what is
+    finite is not so alike, or all is zero."""
+    if (old.shape, old.dtype) != (new.shape, new.dtype):
+        found, wanted = (f"{a.dtype}{list(a.shape)}" for a in (new, old))
+        raise ValueError(f"{name} is {found}, was {wanted}")
+    known = np.isfinite(old)
+    if (known != np.isfinite(new)).any():
+        raise ValueError(f"{name} is not finite at the same places")
+    apart = np.abs(np.where(known, old, 0).astype(np.float64) - np.where(known, new, 0))
+    size = np.abs(np.where(known, old, 0)).max(initial=0)
+    if not size:
+        raise ValueError(f"{name} is zero everywhere, which says nothing")
+    return float(apart.max(initial=0) / size)
+
+
 def difference(before: ort.InferenceSession, after: ort.InferenceSession, feed: Feed) -> float:
-    """Raises ValueError where an output has another shape or type, or is not finite alike."""
-    worst = 0.0
+    """The largest `gap` of an output."""
     pairs = zip(before.run(None, feed), after.run(None, feed), before.get_outputs(), strict=True)
-    for old, new, info in pairs:
-        old, new = np.asarray(old), np.asarray(new)
-        if (old.shape, old.dtype) != (new.shape, new.dtype):
-            found, wanted = (f"{a.dtype}{list(a.shape)}" for a in (new, old))
-            raise ValueError(f"{info.name} is {found}, was {wanted}")
-        known = np.isfinite(old)
-        if (known != np.isfinite(new)).any():
-            raise ValueError(f"{info.name} is not finite at the same places")
-        gap = np.abs(np.where(known, old, 0).astype(np.float64) - np.where(known, new, 0))
-        size = np.abs(np.where(known, old, 0)).max(initial=0)
-        if not size:
-            raise ValueError(f"{info.name} is zero everywhere, which says nothing")
-        worst = max(worst, float(gap.max(initial=0) / size))
-    return worst
+    return max(gap(np.asarray(old), np.asarray(new), info.name) for old, new, info in pairs)
 
 
 def judged(before: ort.InferenceSession, after: ort.InferenceSession, feed: Feed) -> float | str:

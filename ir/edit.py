@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir
 from onnx_ir.passes.common import InlinePass
 
-from . import ops
+from . import online_hadamard, ops
 from .capture.canonical import lift_constants
 from .capture.infer import infer_quietly
 from .capture.names import fix_names
@@ -30,6 +30,7 @@ class Edit:
         self.names = Names(graph)
         self._bodies: set[onnx_ir.Graph] | None = None
         self._counts: Counter[str] | None = None
+        self._factors: dict[tuple[int, bool], list[Value]] = {}
 
     # -- making ---------------------------------------------------------------------------------
 
@@ -93,6 +94,22 @@ class Edit:
     ) -> Node:  # fmt: skip
         """A new Encode, Decode or Scale node; its function is defined by `finish`."""
         node = ops.make(op, qtype, list(inputs), self.names, like)
+        self.place(node, before=before, after=after)
+        return node
+
+    def hadamard(
+        self, value: Value, *, like: str, block: int = 0, inverse: bool = False,
+        before: Node | None = None, after: Node | None = None,
+    ) -> Node:  # fmt: skip
+        """A Hadamard transform of the last axis (of its blocks) that stays in the graph.
+
+        ValueError where the order has no matrix (`ir.hadamard.refusal`).
+        """
+        order = block or int(value.shape[-1])  # type: ignore[index,arg-type]
+        if (order, inverse) not in self._factors:
+            found = online_hadamard.factors(order, inverse=inverse)
+            self._factors[order, inverse] = [self.constant(f, f"hadamard{len(f)}") for f in found]
+        node = online_hadamard.make(value, self._factors[order, inverse], self.names, like)
         self.place(node, before=before, after=after)
         return node
 

@@ -3,10 +3,11 @@
     %codes = quant.Encode:QTYPE(%x, %scale[, %zero])        float -> codes
     %x     = quant.Decode:QTYPE(%codes, %scale[, %zero])    codes -> float
     %scale[, %zero] = quant.Scale:QTYPE(%x)                 a scale computed at run time
+    %y     = quant.Hadamard:AxB(%x, %a, %b)                 x (a (x) b), see ir/online_hadamard.py
 
-The function's `overload` is the QType's text, so a model may hold any number of formats, and any
-ONNX runtime runs them by inlining the body. Scales keep the rank of the tensor
-(`QType.scale_shape`).
+The function's `overload` is the QType's text (of Hadamard the factors' orders), so a model may hold
+any number of formats, and any ONNX runtime runs them by inlining the body. Scales keep the rank of
+the tensor (`QType.scale_shape`).
 """
 
 from __future__ import annotations
@@ -15,12 +16,16 @@ from functools import lru_cache
 
 import onnx_ir
 
+from . import online_hadamard
 from .errors import PipelineError
 from .formats import integer
 from .graph import IR_VERSION, OPSET, QUANT_DOMAIN, Graph, Names, Node, Value, inner_graphs
 from .qtype import QType
 
 OPS = ("Encode", "Decode", "Scale")
+"""Ops of codes."""
+MAPS = ("Hadamard",)
+"""Ops of floats."""
 _ONNX_TYPES = {
     **{
         f"{sign}{bits}": f"{name}{bits}"
@@ -43,8 +48,13 @@ def onnx_type(element: str) -> onnx_ir.DataType:
         ) from None
 
 
+def is_ours(node: Node) -> bool:
+    """Whether the node is one of our ops, of codes or of floats."""
+    return node.domain == QUANT_DOMAIN and node.op_type in (*OPS, *MAPS)
+
+
 def is_op(node: Node | None, *names: str) -> bool:
-    """Whether the node is one of our ops (any of them, or one of `names`)."""
+    """Whether the node is one of our ops of codes (any of them), or one of `names`."""
     return node is not None and node.domain == QUANT_DOMAIN and node.op_type in (names or OPS)
 
 
@@ -115,7 +125,7 @@ def define(model: Graph) -> None:
     used = {}
     for top in [model.graph, *(f.graph for f in model.functions.values())]:
         for graph in (top, *inner_graphs(top)):
-            used.update((node.op_identifier(), node) for node in graph if is_op(node))
+            used.update((node.op_identifier(), node) for node in graph if is_ours(node))
         if top is model.graph and used:
             top.opset_imports.setdefault(QUANT_DOMAIN, 1)
     if not used:
@@ -124,13 +134,14 @@ def define(model: Graph) -> None:
         del model.functions[key]
     for key, node in used.items():
         if key not in model.functions:
-            model.functions[key] = function(node.op_type, qtype_of(node))
+            model.functions[key] = function(node.op_type, node.overload)
 
 
-def function(op: str, qtype: QType) -> onnx_ir.Function:
-    """The ONNX function of one op at one QType: signature and body in standard ops."""
-    parsed = _parse(_body(op, qtype))
-    return onnx_ir.Function(QUANT_DOMAIN, op, str(qtype), graph=parsed.graph.clone(), attributes=())
+def function(op: str, overload: str) -> onnx_ir.Function:
+    """The ONNX function of one op at one overload: signature and body in standard ops."""
+    text = online_hadamard.body(overload) if op in MAPS else _body(op, QType.parse(overload))
+    graph = _parse(text).graph.clone()
+    return onnx_ir.Function(QUANT_DOMAIN, op, overload, graph=graph, attributes=())
 
 
 @lru_cache(maxsize=256)

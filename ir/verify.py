@@ -11,7 +11,7 @@ import enum
 
 import onnx_ir
 
-from . import coded, ops, signature
+from . import coded, online_hadamard, ops, signature
 from .errors import VerifyError
 from .graph import OPSET, Graph, Node, Value, nodes
 
@@ -19,7 +19,7 @@ _GRAPHS = (onnx_ir.AttributeType.GRAPH, onnx_ir.AttributeType.GRAPHS)
 
 
 class Stage(enum.Enum):
-    """What a graph may hold: no ops of ours, codes and Decodes, or integer arithmetic only."""
+    """What a graph may hold: floats, codes and Decodes, or integer arithmetic only."""
 
     FLOAT = "float"
     CODED = "coded"
@@ -27,14 +27,14 @@ class Stage(enum.Enum):
 
 
 GRAMMAR: dict[Stage, frozenset[str]] = {
-    Stage.FLOAT: frozenset(),
-    Stage.CODED: frozenset(ops.OPS),
+    Stage.FLOAT: frozenset(ops.MAPS),
+    Stage.CODED: frozenset((*ops.OPS, *ops.MAPS)),
 }
 """Which ops of ours a stage allows."""
 
 
 def stage_of(graph: Graph) -> Stage:
-    """CODED when the graph (bodies and functions included) holds an op of ours, else FLOAT."""
+    """CODED when the graph (bodies and functions included) holds an op of codes, else FLOAT."""
     return Stage.CODED if any(ops.is_op(node) for node in nodes(graph)) else Stage.FLOAT
 
 
@@ -120,7 +120,7 @@ class _Walk:
         for index, value in enumerate(node.inputs):
             if value is not None and value not in self._visible:
                 raise _unseen(node, index, value, graph)
-        if ops.is_op(node):
+        if ops.is_ours(node):
             self._ours(node)
         else:
             signature.check(node, self._imports, self._functions)
@@ -144,7 +144,7 @@ class _Walk:
                 at=node,
                 hint="call ir.ops.define(graph)",
             )
-        coded.check(node)
+        (coded.check if ops.is_op(node) else online_hadamard.check)(node)
 
 
 def _check_initializer(name: str, value: Value) -> None:

@@ -55,12 +55,15 @@ class Linear:
             return f"its weight is {tensor.dtype.name}: put as_float32 before"
         if tensor is not None and not tensor.size:
             return "its weight is empty"
-        if not pattern.per_tensor and pattern.block[0] > 1 and len(self.inputs) > 1:
-            return f"{pattern} groups one input axis, and a {self.node.op_type} sums over several"
         return ""
 
     def qtype(self, pattern: QType) -> QType:
-        """`pattern`, written for a K x N matrix, in the layout of this weight."""
+        """`pattern`, written for a K x N matrix, in the layout of this weight.
+
+        Blocks of the inputs of a Conv lie along its input channels, each place of its window by
+        itself; a Conv of so few channels that they would fill less than half a block (depthwise,
+        the first) has one scale an output in place of them.
+        """
         if pattern.per_tensor:
             return pattern
         if len(pattern.block) != 2:
@@ -73,6 +76,9 @@ class Linear:
         block = [1] * axes
         for axis in self.inputs:
             block[axis] = along
+        if along > 1 and len(self.inputs) > 1:
+            few = 2 * int(self.weight.shape[1]) < along  # type: ignore[index,arg-type]
+            block[1:] = [0] * (axes - 1) if few else [along, *[1] * (axes - 2)]
         block[self.output] = across
         return QType(pattern.element, tuple(block), pattern.scales, pattern.zero)
 

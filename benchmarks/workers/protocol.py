@@ -28,17 +28,21 @@ def memory_mb(field: str) -> float:
     return int(found[1]) / 1024
 
 
-def main(quantize: Quantize) -> None:
-    model, calibration, out = (Path(argument) for argument in sys.argv[1:4])
-    options = json.loads(sys.argv[4])
-    feeds = load(calibration)
+def costs(work: Callable[[], object]) -> dict[str, float]:
+    """What one call costs: seconds, peak resident memory, and how far above that before it."""
     before = memory_mb("VmRSS")
     wall, cpu = time.perf_counter(), time.process_time()
-    quantize(model, feeds, out, options)
-    cost = {
+    work()
+    return {
         "cpu_s": round(time.process_time() - cpu, 3),
         "wall_s": round(time.perf_counter() - wall, 3),
         "peak_mb": round(memory_mb("VmHWM")),
         "delta_mb": round(memory_mb("VmHWM") - before),
     }
-    print("\n" + json.dumps(cost))
+
+
+def main(quantize: Quantize) -> None:
+    model, calibration, out = (Path(argument) for argument in sys.argv[1:4])
+    options = json.loads(sys.argv[4])
+    feeds = load(calibration)
+    print("\n" + json.dumps(costs(lambda: quantize(model, feeds, out, options))))

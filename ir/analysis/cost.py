@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import onnx_ir
 from onnx_ir.passes.common import InlinePass
 
+from ir import ops
 from ir.analysis import idioms, macs, shapes, traffic
 from ir.errors import PassError
 from ir.graph import QUANT_DOMAIN, Graph, Node, Value, clone, constant, scalar
@@ -86,13 +87,13 @@ def cost(graph: Graph, binding: Mapping[str, int] | None = None) -> Cost:
 
 def _numbered(graph: Graph, binding: dict[str, int]) -> Graph:
     """The graph with functions inlined and shapes known; the caller's own graph when it is so."""
-    calls = any(f.domain != QUANT_DOMAIN for f in graph.functions.values())
+    calls = any(map(_spelled, graph.functions.values()))
     values = [v for node in graph.graph for v in node.outputs]
     if not calls and all(_known(v, binding) for v in values):
         return graph
     own = clone(graph)
     if calls:
-        InlinePass(criteria=lambda function: function.domain != QUANT_DOMAIN)(own)
+        InlinePass(criteria=_spelled)(own)
     for value in own.graph.inputs:
         if value.shape is not None:
             value.shape = onnx_ir.Shape([_bind(dim, binding) for dim in value.shape])
@@ -101,6 +102,11 @@ def _numbered(graph: Graph, binding: dict[str, int]) -> Graph:
             if not _known(value, binding):
                 value.shape = None  # an exporter's symbol of its own: inferred from the numbers
     return shapes.infer(own)
+
+
+def _spelled(function: onnx_ir.Function) -> bool:
+    """Whether a function's cost is that of its body: not of codes, which kernels absorb."""
+    return function.domain != QUANT_DOMAIN or function.name in ops.MAPS
 
 
 def _known(value: Value, binding: dict[str, int]) -> bool:

@@ -91,9 +91,10 @@ class _quiet:
 
 def dims(value: Value | None) -> tuple[Dim, ...] | None:
     """The dims of a value, or None when not even the rank is known."""
-    if value is None or value.shape is None:
+    shape = None if value is None else value.shape
+    if shape is None:
         return None
-    return tuple(_dim(d) for d in value.shape)
+    return tuple([d if d.__class__ is int else _dim(d) for d in shape.dims])  # type: ignore
 
 
 def _dim(dim: int | onnx_ir.SymbolicDim) -> Dim:

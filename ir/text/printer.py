@@ -63,7 +63,7 @@ class _Printer:
         yield from self._header(model)
         yield from self._graph(model.graph, "graph", "")
         for function in model.functions.values():
-            if function.domain != QUANT_DOMAIN or function.name not in ops.OPS:
+            if function.domain != QUANT_DOMAIN or function.name not in (*ops.OPS, *ops.MAPS):
                 yield from self._function(function)
 
     def _header(self, model: Graph) -> Iterator[str]:

@@ -47,19 +47,20 @@ class Dims:
         return self._numbers[value]
 
     def learn(self, node: Node) -> None:
-        """Work out what one node's first output is."""
+        """Work out what one node's first output is, and the shapes of all that a Split has."""
         if node.domain or not node.outputs:
             return
         output = node.outputs[0]
         try:
             rule = SHAPES.get(node.op_type)
             shape = rule(node, self) if rule else None
-            known = self.shape(output)
-            if shape is not None:
-                # exporters freeze outputs' open sizes
-                if known is None or output.is_graph_output():
-                    known = _nameless(output, len(shape))
-                self._shapes[output] = _merge(known, shape)
+            for value in node.outputs if node.op_type == "Split" else (output,):
+                known = self.shape(value)
+                if shape is not None:
+                    # exporters freeze outputs' open sizes
+                    if known is None or value.is_graph_output():
+                        known = _nameless(value, len(shape))
+                    self._shapes[value] = _merge(known, shape)
             numbers = NUMBERS.get(node.op_type)
             if numbers is not None:
                 found = numbers(node, self)

@@ -66,7 +66,8 @@ class FoldConstants(Pass):
         if simplify_shape_input(node, ctx, dims):
             ctx.did(node)
         if not inside_function:
-            dims.write(node.outputs[0])
+            for value in node.outputs:
+                dims.write(value)
 
     def _fold(self, node: Node, ctx: Ctx, dims: Dims) -> bool:
         """Whether the node is gone, its outputs constants."""

@@ -130,6 +130,15 @@ def _endless(end: int | Poly) -> bool:
     return isinstance(end, int) and end >= np.iinfo(np.int32).max
 
 
+def _split(node: Node, dims: Dims) -> Partial | None:
+    """Of every output: the axis that is split is left to what is declared."""
+    shape = dims.shape(node.inputs[0])
+    if shape is None:
+        return None
+    axis = attribute(node, "axis", 0) % len(shape)
+    return tuple(None if i == axis else size for i, size in enumerate(shape))
+
+
 def _counted(node: Node, dims: Dims) -> Shape | None:
     """Range from 0 by 1, its limit perhaps cast to float."""
     start, limit, step = (_through_cast(value, dims) for value in node.inputs)
@@ -211,7 +220,7 @@ SHAPES: dict[str, Callable[[Node, Dims], Partial | None]] = {
     **dict.fromkeys(_BROADCAST.split(), _elementwise),
     "Reshape": _reshape, "Transpose": _transpose, "MatMul": _matmul, "Concat": _concat,
     "Unsqueeze": _unsqueeze, "Squeeze": _squeeze, "Gather": _gather, "GatherND": _gather_nd,
-    "Expand": _expand,
+    "Expand": _expand, "Split": _split,
     "ConstantOfShape": _from_numbers, "Slice": _taken, "Range": _counted, "Tile": _tiled,
     "Flatten": _flattened, "GatherElements": _indices, "Einsum": _einsum,
     **dict.fromkeys(("ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "ReduceL2"), _reduced),

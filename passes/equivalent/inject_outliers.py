@@ -8,7 +8,7 @@ import numpy as np
 
 from ir.analysis.streams import Stream, streams
 from ir.fold import fold_scale, scale_refusal
-from ir.graph import Graph, Node, array, graphs
+from ir.graph import Graph, Node, constant, graphs
 from passes.core import Ctx, Effect, Pass, register
 
 NORMS = ("LayerNormalization", "RMSNormalization", "BatchNormalization")
@@ -43,11 +43,10 @@ class InjectOutliers(Pass):
             if id(norm) in reached:
                 continue
             reached |= {id(each) for each in _norms(stream)}
-            gain = array(norm.inputs[1])
-            if gain is None:
+            if constant(norm.inputs[1]) is None:
                 ctx.skip(norm, "its gain is computed, not constant")
                 continue
-            s = draw(gain.size, self.channels, self.factor, ctx.rng)
+            s = draw(stream.channels, self.channels, self.factor, ctx.rng)
             reason = scale_refusal(stream, s)
             if reason:
                 ctx.skip(norm, reason)

@@ -10,7 +10,7 @@ import numpy as np
 from ir.analysis.streams.rotation import attention_streams, residual_streams
 from ir.fold_matrix import Map, fold_maps, orthogonal
 from ir.graph import Graph
-from ir.hadamard import known, signs, transform
+from ir.hadamard import refusal, signs, transform
 from ir.online import online_refusal, put_online
 from passes.core import Ctx, Effect, Pass, register
 
@@ -54,7 +54,7 @@ class Rotate(Pass):
             if reason:
                 ctx.skip(stream.value, reason)
                 continue
-            exists = self.hadamard and known(stream.size)
+            exists = self.hadamard and not refusal(stream.size)
             turn = (rotation if exists else random_rotation)(stream.size, ctx.rng)
             ctx.did(stream.value)
             put_online(stream, turn, ctx.edit)

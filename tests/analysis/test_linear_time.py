@@ -99,6 +99,7 @@ ANALYSES = {
     "masks": (masked_values, 1),
     "blocks": (blocks, 2),
     "streams": (streams, 4),
+    "orders": (lambda graph: streams(graph, "permute"), 2),
     "cost": (lambda graph: cost(graph, {"batch": 1}).rows, 34),
 }
 

@@ -8,33 +8,34 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.models.reference import drawn, graph, params, source
+from benchmarks import sources
+from benchmarks.captured import differences
+from benchmarks.equal import gap
+from tests.models.reference import captured, module, params
 
 LARGEST = 1e-5
 """Of an output's largest magnitude: float32, whose sums may run in another order."""
-
-
-def relative(found: np.ndarray, wanted: np.ndarray) -> float:
-    assert found.shape == wanted.shape
-    assert found.dtype == wanted.dtype
-    assert np.isfinite(wanted).all()
-    size = np.abs(wanted).max()
-    assert size > 0
-    return float(np.abs(found.astype(np.float64) - wanted).max() / size)
+DOUBLE = 1e-10
+"""In double precision; the arbiter where float32 says more. (Whisper's last norm divides by the
+spread of values around one of 620: torch's own float32 is 0.8e-5 from its double there.)"""
 
 
 @pytest.mark.parametrize("name", params())
-def test_graph_is_its_source_at_two_sizes(name, tmp_path):
-    ours, theirs = graph(name, tmp_path), source(name)
-    feeds = drawn(name)
-    assert len(feeds) == 2  # every reference model has a free axis
-    for feed in feeds:
-        gaps = [relative(a, b) for a, b in zip(ours(feed), theirs(feed), strict=True)]
+def test_graph_is_its_source_at_two_sizes(name):
+    model, graph = module(name), captured(name)
+    gaps = differences(model, graph)
+    assert len(gaps) == 2  # every reference model has a free axis
+    if max(gaps) > LARGEST and sources.in_torch(model):
+        assert max(gaps) < 10 * LARGEST
+        assert max(differences(model, graph, double=True)) <= DOUBLE, (name, gaps)
+    else:
         assert max(gaps) <= LARGEST, (name, gaps)
 
 
 def test_another_function_is_told_apart():
-    feed = drawn("fashion_cnn")[0]
-    (wanted,) = source("fashion_cnn")(feed)
-    assert relative(wanted * np.float32(1 + 1e-4), wanted) > LARGEST
-    assert relative(np.zeros_like(wanted), wanted) == 1
+    feed = sources.drawn(module("fashion_cnn"), captured("fashion_cnn"))[0]
+    (wanted,) = sources.source(module("fashion_cnn"))(feed)
+    assert gap(wanted, wanted * np.float32(1 + 1e-4), "y") > LARGEST
+    assert gap(wanted, np.zeros_like(wanted), "y") == 1
+    with pytest.raises(ValueError, match="not finite at the same places"):
+        gap(wanted, wanted * np.float32(np.inf), "y")

@@ -118,16 +118,6 @@ def test_weights_alone():
     assert graph is not None
 
 
-def test_groups_that_a_weight_cannot_have_are_a_reason_not_an_error():
-    both = CONVS.replace("-> %y", "-> %y, %z").replace(
-        "}\n", "  %q : f32[6,2] = const seed:9\n  %z : f32[n,3,6,2] = MatMul(%x, %q)\n}\n"
-    )
-    _, made = decide(both, activation=None, weight=QType.parse("u4@2x1*f32+u4"))
-    assert kernels(made) == ["z"]
-    assert set(refused(made)) == {"c1", "c2", "c3"}
-    assert "groups one input axis, and a Conv sums over several" in refused(made)["c1"]
-
-
 def test_a_kernel_that_writes_codes_may_be_the_models_output():
     text = CONVS.replace("-> %y", "-> %y, %c3")
     _, made = decide(text)

@@ -59,11 +59,19 @@ def test_groups_lie_along_the_inputs():
     assert str(only(LAYOUTS[0][0]).qtype(pattern)) == "u4@2x1*f16+u4"
     assert str(only(LAYOUTS[2][0]).qtype(pattern)) == "u4@1x2*f16+u4"
     assert str(only(LAYOUTS[3][0], **LAYOUTS[3][1]).qtype(pattern)) == "u4@1x2x1*f16+u4"
-    misfit = only(LAYOUTS[4][0], **LAYOUTS[4][1]).misfit(pattern)
-    assert misfit == "u4@2x1*f16+u4 groups one input axis, and a Conv sums over several"
     assert only(LAYOUTS[0][0]).misfit(pattern) == ""
     with pytest.raises(PipelineError, match="must be written for a K x N matrix"):
         only(LAYOUTS[0][0]).qtype(QType.parse("i8@1x0x0*f32"))
+
+
+def test_groups_of_a_convolution_lie_along_its_input_channels():
+    """Each place of the window by itself; of channels that fill less than half a group, none."""
+    body = "%w : f32[6,16,3,3] = const seed:1\n%y : f32[n,6,7,7] = Conv(%x, %w)"
+    site = only(body, inputs="%x: f32[n,16,9,9]")
+    for along, block in ((8, "1x8x1x1"), (32, "1x32x1x1"), (33, "1x0x0x0"), (0, "1x0x0x0")):
+        assert str(site.qtype(QType.parse(f"u4@{along}x1*f16+u4"))) == f"u4@{block}*f16+u4"
+    found = site.qtype(QType.parse("u4@8x1*f16+u4"))
+    assert found.scale_shape((6, 16, 3, 3)) == (6, 2, 3, 3)
 
 
 @pytest.mark.parametrize(

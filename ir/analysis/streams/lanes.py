@@ -1,4 +1,4 @@
-"""Where a value holds a stream's channels, and where the values before and after a node do."""
+"""Where a value holds a stream's channels, and how ops of one operand move them about."""
 
 from __future__ import annotations
 
@@ -9,60 +9,121 @@ from dataclasses import dataclass
 import numpy as np
 
 from ir.analysis import shapes
+from ir.analysis.idioms.base import is_op
 from ir.analysis.shapes import Dim
-from ir.graph import Node, Value, array, attribute, rank
+from ir.graph import Node, Value, array, attribute, constant, rank, readers
 
 Axes = tuple[int, ...]
-"""Axes whose row-major flattening is the channel: (1, 3) for heads split off a width."""
+"""Axes whose row-major flattening holds the channels: (1, 3) for heads split off a width."""
 ALL = frozenset({"scale", "shift", "permute"})
-_POSITIVE = frozenset({"scale", "permute"})
+POSITIVE = frozenset({"scale", "permute"})
+REDUCES = ("ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin")
 KEEPS: dict[str, frozenset[str]] = {
     **dict.fromkeys(("Identity", "Cast", "Dropout"), ALL),
     **dict.fromkeys(("Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze"), ALL),
-    **dict.fromkeys(("Relu", "LeakyRelu", "MaxPool", "AveragePool"), _POSITIVE),
-    **dict.fromkeys(("GlobalAveragePool", "ReduceMean"), ALL),
+    **dict.fromkeys(("Relu", "LeakyRelu", "Neg", "Abs", "MaxPool", "AveragePool"), POSITIVE),
+    **dict.fromkeys(("GlobalMaxPool", "ReduceSum"), POSITIVE),
+    **dict.fromkeys(("GlobalAveragePool", "ReduceMean", "ReduceMax", "ReduceMin"), ALL),
+    **dict.fromkeys(("Expand", "Tile", "Gather"), ALL),
+    **dict.fromkeys(("Resize", "Upsample", "Pad"), POSITIVE),
 }
 """Ops of one operand, and the maps that pass them."""
-PARTS = ("Split", "Slice")
-"""Ops that take parts of an axis: some of the channels, or all of them at some places."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Lane:
-    """The channels of a stream within a value: places part[0]..part[1] - 1 of the flattened axes,
-    or all of them."""
+    """The channels of a stream within a value.
+
+    axes:    flattened row by row they run over places
+    index:   the channel at each place, -1 where it is none of the stream's
+    inverse: the value is multiplied where the others are divided: keys beside queries
+    """
 
     axes: Axes
-    part: tuple[int, int] | None = None
+    index: np.ndarray
+    inverse: bool = False
 
 
-def before(node: Node, lane: Lane) -> Lane | None:
-    """The lane of the first input of an op of `KEEPS`; None where channels mix with other axes."""
-    axes = _moved(node, lane.axes, back=True)
-    return None if axes is None else Lane(axes, lane.part)
+def dims(value: Value | None) -> tuple[Dim, ...] | None:
+    """The dims of a value; a last one that is open is as long as a MatMul says that reads it."""
+    found = shapes.dims(value)
+    if value is None or not found or found[-1].__class__ is int:
+        return found
+    for node, place in readers(value):
+        weight = constant(node.inputs[1]) if is_op(node, "MatMul") and place == 0 else None
+        if weight is not None and len(weight.shape) > 1:
+            return (*found[:-1], weight.shape.numpy()[-2])
+    return found
 
 
-def after(node: Node, lane: Lane) -> Lane | None:
-    """The lane of its output."""
-    axes = _moved(node, lane.axes, back=False)
-    return None if axes is None else Lane(axes, lane.part)
+def sizes(value: Value | None, axes: Axes) -> list[int] | None:
+    """How long these axes are; None where one is open."""
+    found = dims(value)
+    if found is None or max(axes) >= len(found) or min(axes) < 0:
+        return None
+    chosen = [found[a] for a in axes]
+    return None if [d for d in chosen if d.__class__ is not int] else chosen  # type: ignore
+
+
+def before(node: Node, axes: Axes) -> Axes | None:
+    """The axes of the first input of an op of `KEEPS`; None where channels mix with other axes."""
+    return _moved(node, axes, back=True)
+
+
+def after(node: Node, axes: Axes) -> Axes | None:
+    """The axes of its output."""
+    return _moved(node, axes, back=False)
 
 
 def _moved(node: Node, axes: Axes, *, back: bool) -> Axes | None:
     source, target = node.inputs[0], node.outputs[0]
-    if node.op_type == "Transpose":
-        perm = list(attribute(node, "perm") or reversed(range(rank(target) or 0)))
-        return tuple(perm[a] if back else perm.index(a) for a in axes)
-    if node.op_type in ("Reshape", "Flatten"):
-        return reshaped(target, source, axes) if back else reshaped(source, target, axes)
-    if node.op_type == "ReduceMean" and attribute(node, "keepdims", 1):
-        places = _places(node)
-        return None if places is None or places & set(axes) else axes
-    if node.op_type in ("Squeeze", "Unsqueeze", "ReduceMean"):
-        return _with_ones(node, axes, back=back == (node.op_type != "Unsqueeze"))
-    if node.op_type.endswith("Pool") and axes != (1,):
-        return None
+    match node.op_type:
+        case "Transpose":
+            perm = list(attribute(node, "perm") or reversed(range(rank(target) or 0)))
+            return tuple(perm[a] if back else perm.index(a) for a in axes)
+        case "Reshape" | "Flatten":
+            pair = (target, source) if back else (source, target)
+            return _each_run(*pair, axes)
+        case "Expand" | "Tile":
+            return _repeated(node, axes, back=back)
+        case "Gather":
+            return _taken(node, axes, back=back)
+        case "Resize" | "Upsample" | "Pad":
+            same = sizes(source, axes)
+            return axes if same is not None and same == sizes(target, axes) else None
+        case op if op in REDUCES and attribute(node, "keepdims", 1):
+            places = _places(node)
+            return None if places is None or places & set(axes) else axes
+        case op if op in ("Squeeze", "Unsqueeze", *REDUCES):
+            return _with_ones(node, axes, back=back == (op != "Unsqueeze"))
+        case op if op.endswith("Pool") and axes != (1,):
+            return None
     return axes
+
+
+def _repeated(node: Node, axes: Axes, *, back: bool) -> Axes | None:
+    """Expand and Tile put copies along axes of one element, which may be new ones in front."""
+    source, target = rank(node.inputs[0]), rank(node.outputs[0])
+    if source is None or target is None:
+        return None
+    new = target - source
+    if back:
+        return tuple(a - new for a in axes)
+    moved = tuple(a + new for a in axes)
+    return moved if sizes(node.inputs[0], axes) == sizes(node.outputs[0], moved) else None
+
+
+def _taken(node: Node, axes: Axes, *, back: bool) -> Axes | None:
+    """Gather takes places of another axis; its indices' axes take the place of that one."""
+    size, chosen = rank(node.inputs[0]), rank(node.inputs[1])
+    if size is None or chosen is None:
+        return None
+    axis = int(attribute(node, "axis", 0)) % size
+    if back:
+        if any(axis <= a < axis + chosen for a in axes):
+            return None
+        return tuple(a if a < axis else a - chosen + 1 for a in axes)
+    return None if axis in axes else tuple(a if a < axis else a + chosen - 1 for a in axes)
 
 
 def _with_ones(node: Node, axes: Axes, *, back: bool) -> Axes | None:
@@ -80,11 +141,36 @@ def _longer(node: Node) -> Value | None:
     return node.outputs[0] if node.op_type == "Unsqueeze" else node.inputs[0]
 
 
+def reduced(node: Node) -> set[int] | None:
+    """The axes that a Reduce op takes the mean, the sum or the largest over."""
+    return _places(node)
+
+
 def _places(node: Node) -> set[int] | None:
     """The axes that a Squeeze or a mean takes away, or an Unsqueeze makes."""
     chosen = array(node.inputs[1]) if len(node.inputs) > 1 else None
     size = rank(_longer(node))
     return None if chosen is None or size is None else {int(a) % size for a in chosen.ravel()}
+
+
+def _each_run(source: Value | None, target: Value | None, axes: Axes) -> Axes | None:
+    """Neighbouring axes are reshaped together, and each such run by itself."""
+    found: list[int] = []
+    for run in runs(axes):
+        moved = reshaped(source, target, run)
+        if moved is None:
+            return None
+        found.extend(moved)
+    return tuple(found) if len(set(found)) == len(found) else None
+
+
+def runs(axes: Axes) -> Iterator[Axes]:
+    """The axes in pieces of neighbours."""
+    start = 0
+    for end in range(1, len(axes) + 1):
+        if end == len(axes) or axes[end] != axes[end - 1] + 1:
+            yield axes[start:end]
+            start = end
 
 
 def reshaped(source: Value | None, target: Value | None, axes: Axes) -> Axes | None:
@@ -93,7 +179,7 @@ def reshaped(source: Value | None, target: Value | None, axes: Axes) -> Axes | N
     Row-major order is kept, so they do where as many elements lie behind them as before, or where
     the dims in front are the same; the other dims may be open.
     """
-    old, new = shapes.dims(source), shapes.dims(target)
+    old, new = dims(source), dims(target)
     if old is None or new is None or axes != tuple(range(axes[0], axes[-1] + 1)):
         return None
     channels = _product(old[axes[0] : axes[-1] + 1])
@@ -111,93 +197,17 @@ def reshaped(source: Value | None, target: Value | None, axes: Axes) -> Axes | N
     return None
 
 
-def _product(dims: Sequence[Dim]) -> int | None:
-    return math.prod(dims) if all(isinstance(d, int) for d in dims) else None  # type: ignore
+def _product(found: Sequence[Dim]) -> int | None:
+    return math.prod(found) if all(isinstance(d, int) for d in found) else None  # type: ignore
 
 
-def _length(dims: Sequence[Dim], count: int) -> int | None:
+def _length(found: Sequence[Dim], count: int) -> int | None:
     """How many of the leading dims hold `count` elements; None when no number of them does."""
     held = 1
-    for length, dim in enumerate(dims):
+    for length, dim in enumerate(found):
         if held == count:
             return length
         if not isinstance(dim, int):
             return None
         held *= dim
-    return len(dims) if held == count else None
-
-
-def aligned(value: Value | None, other: Value | None, lane: Lane) -> Lane | None:
-    """The lane in `other`, an operand or the result of an elementwise op that has `value` too.
-
-    None where `other` is one number for all channels, or its size is not known.
-    """
-    mine, theirs = shapes.dims(value), shapes.dims(other)
-    if mine is None or theirs is None:
-        return None
-    axes = tuple(a + len(theirs) - len(mine) for a in lane.axes)
-    sizes = [mine[a] for a in lane.axes]
-    known = all(isinstance(size, int) for size in sizes)
-    if not known or min(axes) < 0 or [theirs[a] for a in axes] != sizes:
-        return None
-    return Lane(axes, lane.part)
-
-
-def parts(node: Node) -> tuple[int, list[tuple[Value, int, int]]] | None:
-    """(axis, [(output, first place, last + 1)]) of a Split or a Slice of one axis by 1."""
-    dims = shapes.dims(node.inputs[0])
-    if dims is None:
-        return None
-    if node.op_type == "Split":
-        axis = int(attribute(node, "axis", 0)) % len(dims)
-        found, start = [], 0
-        for output in node.outputs:
-            size = (shapes.dims(output) or (None,) * len(dims))[axis]
-            if not isinstance(size, int):
-                return None
-            found.append((output, start, start + size))
-            start += size
-        return axis, found
-    bounds = [array(v) for v in node.inputs[1:]]
-    if len(bounds) < 3 or any(b is None or b.size != 1 for b in bounds):
-        return None
-    start, stop, axis, *step = (int(b.item()) for b in bounds)  # type: ignore[union-attr]
-    size = dims[axis]
-    if not isinstance(size, int) or step not in ([], [1]):
-        return None
-    start, stop, _ = slice(start, int(np.clip(stop, -size, size))).indices(size)
-    return axis % len(dims), [(node.outputs[0], start, stop)]
-
-
-def part_before(node: Node, value: Value, lane: Lane) -> Lane | None:
-    """The lane in what a Split or Slice takes `value` from."""
-    found = parts(node)
-    if found is None:
-        return None
-    axis, places = found
-    if axis not in lane.axes:
-        return lane
-    if lane.axes != (axis,):
-        return None
-    start, stop = next((a, b) for output, a, b in places if output is value)
-    first, last = lane.part or (0, stop - start)
-    return Lane(lane.axes, (start + first, start + last))
-
-
-def parts_after(node: Node, lane: Lane) -> Iterator[tuple[Value, Lane | None]]:
-    """The lanes in the outputs that hold channels; None: some of them only, or it is not known."""
-    found = parts(node)
-    if found is None:
-        yield node.outputs[0], None
-        return
-    axis, places = found
-    for output, start, stop in places:
-        if axis not in lane.axes:
-            yield output, lane
-        elif lane.axes != (axis,) or lane.part is None:
-            yield output, None
-        elif start < lane.part[1] and lane.part[0] < stop:
-            first, last = lane.part[0] - start, lane.part[1] - start
-            whole = first >= 0 and last <= stop - start
-            part = None if (first, last) == (0, stop - start) else (first, last)
-            yield output, Lane(lane.axes, part) if whole else None
+    return len(found) if held == count else None

@@ -10,7 +10,7 @@ from ir.analysis import shapes
 from ir.analysis.shapes import Dim
 from ir.graph import Node, Value, array, attribute, rank
 
-from .lanes import parts
+from .pieces import pieces
 
 SAME = ("Identity", "Cast", "Dropout", "Neg")
 MOVES = (
@@ -175,10 +175,23 @@ def _other_axes(node: Node, vectors: Vectors) -> bool:
     return chosen is not None and vectors.axis not in {int(a) % size for a in chosen.ravel()}
 
 
+def _parts(node: Node) -> tuple[int, list[tuple[Value, int, int]]] | None:
+    """(axis, [(output, first place, last + 1)]) of a Split or a Slice of one axis by 1."""
+    found, dims = pieces(node), shapes.dims(node.inputs[0])
+    size = None if found is None or dims is None else dims[found[0]]
+    if found is None or not isinstance(size, int):
+        return None
+    axis, places = found
+    bounds = [(value, *where.indices(size)) for value, where in places]
+    if not bounds or any(step != 1 for *_, step in bounds):
+        return None
+    return axis, [(value, start, stop) for value, start, stop, _ in bounds]
+
+
 def _part_behind(node: Node, output: Value, vectors: Vectors) -> Vectors | None:
     if _other_axes(node, vectors):
         return vectors
-    found = parts(node)
+    found = _parts(node)
     if found is None or found[0] != vectors.axis:
         return None
     start, stop = next((a, b) for value, a, b in found[1] if value is output)
@@ -190,7 +203,7 @@ def _parts_ahead(node: Node, vectors: Vectors) -> Iterator[tuple[Value, Vectors 
     if _other_axes(node, vectors):
         yield from ((value, vectors) for value in node.outputs)
         return
-    found, dims = parts(node), shapes.dims(node.inputs[0])
+    found, dims = _parts(node), shapes.dims(node.inputs[0])
     if found is None or dims is None or found[0] != vectors.axis:
         yield node.outputs[0], None
         return
