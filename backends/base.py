@@ -55,7 +55,7 @@ class Target(ABC):
             return Verdict(False, reason="Conv mixes what has scales of its own: give values one")
         try:
             for op, qtype in (("Scale", activation), ("Encode", activation), ("Encode", weight)):
-                ops.function(op, qtype)
+                ops.function(op, str(qtype))
         except PipelineError as error:
             return Verdict(False, reason=f"{error.cause}; {error.hint}")
         return Verdict(True, BODY, float_output=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ir.analysis.idioms.base import is_op
-from ir.analysis.streams.vectors import Vectors, ahead
+from ir.analysis.rotations.vectors import Vectors, ahead
 from ir.graph import Graph, Node, Value, array, attribute, graphs, rank
 from passes.core import Ctx, Effect, Pass, register
 

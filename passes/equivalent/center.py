@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ir.analysis.streams.rotation import centred_streams
+from ir.analysis.rotations import centred_streams
 from ir.edit import Edit
-from ir.fold_matrix import centring, fold_maps
+from ir.fold.matrix import centring, fold_maps
+from ir.fold.online import online_refusal, subtract_mean
 from ir.graph import Graph, Node, array, attribute
-from ir.online import online_refusal, subtract_mean
 from passes.core import Ctx, Effect, Pass, register
 
 

@@ -7,11 +7,11 @@ from typing import ClassVar
 
 import numpy as np
 
-from ir.analysis.streams.rotation import attention_streams, residual_streams
-from ir.fold_matrix import Map, fold_maps, orthogonal
+from ir.analysis.rotations import attention_streams, residual_streams
+from ir.fold.matrix import Map, fold_maps, orthogonal
+from ir.fold.online import online_refusal, put_online
 from ir.graph import Graph
 from ir.hadamard import refusal, signs, transform
-from ir.online import online_refusal, put_online
 from passes.core import Ctx, Effect, Pass, register
 
 

@@ -8,10 +8,10 @@ import pytest
 import ir
 import passes
 from benchmarks import sources
-from ir import fold_matrix
-from ir.analysis.streams.rotation import attention_streams, residual_streams
+from ir.analysis.rotations import attention_streams, residual_streams
 from ir.edit import Edit
 from ir.errors import VerifyError
+from ir.fold import matrix as fold_matrix
 from passes.equivalent import rotate
 from passes.equivalent.rotate import random_orthogonal
 from passes.evaluate import difference, outputs_of, same_function

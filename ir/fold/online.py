@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir
 
-from .analysis.streams.matrix import Edge, MatrixStream
-from .edit import Edit
-from .fold_matrix import Map
-from .graph import Node, Value, rank
+from ir.analysis.rotations import Edge, MatrixStream
+from ir.edit import Edit
+from ir.graph import Node, Value, rank
+
+from .matrix import Map
 
 
 def online_refusal(stream: MatrixStream, limit: int) -> str:

@@ -6,15 +6,15 @@ from collections.abc import Iterable, Iterator
 
 from ir.analysis import shapes
 from ir.analysis.idioms.base import is_op, producer
+from ir.analysis.streams.ports import contraction, written
+from ir.analysis.streams.residual import Residual, residuals
 from ir.graph import Graph, Node, Value, constant, graphs, rank, readers
 
-from .matrix import MatrixStream, MatrixWalk
-from .matrix_ops import NORMS, labels
-from .matrix_read import read
-from .matrix_write import write
-from .ports import contraction, written
-from .residual import Residual, residuals
+from .ops import NORMS, labels
+from .read import read
 from .vectors import MOVES, Vectors, fitting
+from .walk import MatrixStream, MatrixWalk
+from .write import write
 
 _WEIGHTING = ("Cast", "Identity", "Dropout", "Mul", "Where", "Transpose")
 """Ops between a softmax and the product with v: dropout and masks of the probabilities."""

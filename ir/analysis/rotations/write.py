@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from ir.analysis import shapes
 from ir.analysis.idioms.base import is_op
+from ir.analysis.streams.ports import written
 from ir.errors import describe
 from ir.graph import Node, Value, attribute, constant, rank
 
-from .matrix import MatrixWalk, norm_refusal
-from .matrix_ops import NORMS, PRODUCTS, SUMS, labels
-from .ports import written
+from .ops import NORMS, PRODUCTS, SUMS, labels
 from .vectors import MOVES, Vectors, aligned, behind, fitting, one_for_all
+from .walk import MatrixWalk, norm_refusal
 
 
 def write(walk: MatrixWalk, value: Value, v: Vectors) -> None:

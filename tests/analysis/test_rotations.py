@@ -10,13 +10,12 @@ import pytest
 import ir
 import passes
 from backends import reference
-from ir import fold_matrix
-from ir.analysis.streams.matrix import MatrixPort
-from ir.analysis.streams.rotation import matrix_stream, residual_streams
-from ir.analysis.streams.vectors import Vectors
+from ir.analysis.rotations import MatrixPort, matrix_stream, residual_streams
+from ir.analysis.rotations.vectors import Vectors
 from ir.edit import Edit
 from ir.errors import PassError
-from ir.fold_matrix import Change, changed, fold_maps, orthogonal, product
+from ir.fold import matrix as fold_matrix
+from ir.fold.matrix import Change, changed, fold_maps, orthogonal, product
 from passes.equivalent.rotate import random_orthogonal
 from tests.helpers import feeds
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from ir.analysis.idioms.base import is_op
+from ir.analysis.streams.ports import contraction
 from ir.errors import describe
 from ir.graph import Node, Value, attribute, constant, rank, readers
 
-from .matrix import Edge, MatrixWalk, norm_refusal
-from .matrix_ops import NORMS, PRODUCTS, SUMS, labels
-from .ports import contraction
+from .ops import NORMS, PRODUCTS, SUMS, labels
 from .vectors import MOVES, Vectors, ahead, aligned, fitting, one_for_all
+from .walk import Edge, MatrixWalk, norm_refusal
 
 
 def read(walk: MatrixWalk, value: Value, v: Vectors) -> None:

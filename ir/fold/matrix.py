@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .analysis.streams.matrix import MatrixPort, MatrixStream
-from .edit import Edit
-from .errors import PassError
-from .graph import Value, array
+from ir.analysis.rotations import MatrixPort, MatrixStream
+from ir.edit import Edit
+from ir.errors import PassError
+from ir.graph import Value, array
 
 Rows = Callable[[np.ndarray], np.ndarray]
 """A map of float64 [N, C] to the same shape, row by row."""

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 
 from ir.analysis import shapes
 from ir.analysis.shapes import Dim
+from ir.analysis.streams.pieces import pieces
 from ir.graph import Node, Value, array, attribute, rank
-
-from .pieces import pieces
 
 SAME = ("Identity", "Cast", "Dropout", "Neg")
 MOVES = (
