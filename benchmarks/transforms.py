@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 import ir
 import models
@@ -202,14 +203,22 @@ def compared(graph: Graph, change: Callable[[Graph, Feed], tuple[Graph, Row]], f
         "arbiter": evaluate.same_function(graph, after, [feed]).relative,
     }
     del after, outputs
+    return row | in_double(graph, change, feed, row["folded"])
+
+
+def in_double(
+    graph: Graph, change: Callable[[Graph, Feed], tuple[Graph, Row]], feed: Feed, folded: int
+) -> Row:
+    """The same on weights of doubles: what is left is no rounding. A transform that knows float32
+    only says so in `double_failure`, and keeps its figures in float32."""
     wide, feed = doubled(graph), doubled_feed(feed)
-    after, again = change(wide, feed)
-    row["double"] = evaluate.difference(
-        *(evaluate.outputs_of(g, [feed], evaluate.torch.float64) for g in (wide, after))
-    ).relative
-    if again["folded"] != row["folded"]:
-        row["folded_double"] = again["folded"]
-    return row
+    try:
+        after, row = change(wide, feed)
+    except PtqcError as error:
+        return {"double_failure": str(error)}
+    pair = (evaluate.outputs_of(g, [feed], torch.float64) for g in (wide, after))
+    found: Row = {"double": evaluate.difference(*pair).relative}
+    return found if row["folded"] == folded else found | {"folded_double": row["folded"]}
 
 
 def changes(names: list[str]) -> dict[str, Callable[[Graph, Feed], tuple[Graph, Row]]]:
@@ -248,7 +257,8 @@ def told(row: Row) -> Row:
 def refusals(row: Row) -> list[str]:
     """Lines below the table: why sites were refused."""
     what = f"{row['model']} {row['transform']}"
-    return [f"{what}: {count} x {reason}" for reason, count in row.get("reasons", {}).items()]
+    lines = [f"{what}: {count} x {reason}" for reason, count in row.get("reasons", {}).items()]
+    return lines + [f"{what}, in double: {row[k]}" for k in ("double_failure",) if k in row]
 
 
 def main(arguments: list[str] | None = None) -> None:

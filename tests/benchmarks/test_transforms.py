@@ -11,6 +11,7 @@ import ir
 from benchmarks import record, transforms
 from benchmarks.double import doubled, doubled_feed
 from ir import fold
+from ir.errors import PassError
 from passes.registry import passes as registered
 
 NET = """graph g(%x: f32[n,16]) -> %y {
@@ -84,6 +85,20 @@ def test_a_broken_fold_shows(monkeypatch):
     row = transforms.compared(ir.parse(NET), change, feed())
     assert row["float32"] > 1e-3
     assert row["double"] > 1e-3
+
+
+def test_a_transform_that_knows_float32_only_keeps_its_other_figures():
+    def narrow(graph, _):
+        if graph.graph.initializers["up"].dtype == ir.graph.onnx_ir.DataType.DOUBLE:
+            raise PassError("float32 only")
+        return transforms.randomised(graph, "scale")
+
+    row = transforms.compared(ir.parse(NET), narrow, feed())
+    assert row["float32"] <= 1e-5
+    assert row["double_failure"] == "float32 only"
+    assert "double" not in row
+    lines = transforms.refusals(row | {"model": "m", "transform": "t"})
+    assert lines[-1] == "m t, in double: float32 only"
 
 
 def test_what_fails_is_a_row(monkeypatch, tmp_path, capsys):

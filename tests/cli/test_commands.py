@@ -57,6 +57,19 @@ class TestQuantize:
         ran = quantized(ptqc, files, "--eval", files["conv.npz"])
         assert "samples of held-out data" in ran.out
 
+    def test_layers_without_a_kernel_are_said_to_run_in_function_bodies(self, ptqc, files) -> None:
+        calibrated = ["--calib", files["mlp.npz"], "-o", files["out"]]
+        ran = ptqc("quantize", files["mlp.onnx"], "-r", "w4a4", *calibrated)
+        assert ran.status == 0, ran.err
+        assert " layers quantized: 3 as function body" in ran.out
+        assert "every code is rounded as told, computed in float, not faster" in ran.out
+        rows = json.loads(Path(files["out"], "manifest.json").read_text())["kernels"]
+        assert [row["kernel"] for row in rows] == ["function body"] * 3
+        assert all("not i4@1x0*f32" in row["reason"] for row in rows)
+        plain = ptqc("quantize", files["mlp.onnx"], "-r", "w8a8", *calibrated)
+        assert plain.status == 0
+        assert "function body" not in plain.out
+
     def test_without_data_the_figures_are_of_random_inputs_with_a_warning(
         self, ptqc, files
     ) -> None:
