@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import inspect
 import json
 import re
 import sys
@@ -36,7 +35,7 @@ from ir import fold
 from ir.analysis.streams import Stream, streams
 from ir.edit import Edit
 from ir.errors import DataError, PtqcError
-from ir.graph import Graph, array, clone
+from ir.graph import Graph, clone
 from ir.verify import Stage, verify
 from passes import evaluate
 from passes.core import Effect, Pass
@@ -142,15 +141,14 @@ def randomised(graph: Graph, kind: str, seed: int = 0) -> tuple[Graph, Row]:
     """A random map of one kind folded into every stream of a copy that admits it."""
     copy, rng = clone(graph), np.random.default_rng(seed)
     edit = Edit(copy, f"random_{kind}")
-    goal = {"goal": kind} if kind == "permute" and _takes_goal() else {}
     folded, reasons = 0, []
     reset_peak()
     before, started = memory_mb("VmRSS"), time.process_time()
-    for stream in streams(copy, **goal):
+    for stream in streams(copy, "permute" if kind == "permute" else "scale"):
         if stream.blocked or kind not in stream.maps:
             reasons.append(stream.blocked or f"admits no {kind}")
             continue
-        drawn = DRAWN[kind](stream, channels(stream), rng)
+        drawn = DRAWN[kind](stream, stream.channels, rng)
         reason = getattr(fold, f"{kind}_refusal")(stream, drawn)
         if reason:
             reasons.append(reason)
@@ -163,20 +161,6 @@ def randomised(graph: Graph, kind: str, seed: int = 0) -> tuple[Graph, Row]:
     row = {"folded": folded, "refused": len(reasons), "reasons": grouped(reasons)}
     cost = {"cpu_s": round(seconds, 3), "delta_mb": round(memory_mb("VmHWM") - before, 1)}
     return copy, row | cost
-
-
-def _takes_goal() -> bool:
-    return "goal" in inspect.signature(streams).parameters
-
-
-def channels(stream: Stream) -> int:
-    """How many numbers a map of the stream has."""
-    known = getattr(stream, "channels", 0)
-    port = (*stream.readers, *stream.writers)[0]
-    held = array(port.tensor)
-    assert held is not None
-    first, last = getattr(port, "part", None) or (0, held.shape[port.axis])
-    return known or last - first
 
 
 def grouped(reasons) -> dict[str, int]:
