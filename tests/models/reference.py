@@ -11,6 +11,7 @@ import ir
 import models
 import passes
 from benchmarks import sources
+from benchmarks.feeds import Feed
 from ir.errors import DataError
 from passes.loop import Check
 
@@ -47,3 +48,8 @@ def captured(name: str) -> ir.Graph:
 @cache
 def cleaned(name: str) -> ir.Graph:
     return passes.run(captured(name), "clean", check=Check.NONE).graph
+
+
+def drawn(name: str) -> list[Feed]:
+    """Feeds of the example's sizes and of longer ones."""
+    return sources.drawn(module(name), captured(name))

@@ -11,7 +11,7 @@ import pytest
 from benchmarks import sources
 from benchmarks.captured import differences
 from benchmarks.equal import gap
-from tests.models.reference import captured, module, params
+from tests.models.reference import captured, drawn, module, params
 
 LARGEST = 1e-5
 """Of an output's largest magnitude: float32, whose sums may run in another order."""
@@ -33,7 +33,7 @@ def test_graph_is_its_source_at_two_sizes(name):
 
 
 def test_another_function_is_told_apart():
-    feed = sources.drawn(module("fashion_cnn"), captured("fashion_cnn"))[0]
+    feed = drawn("fashion_cnn")[0]
     (wanted,) = sources.source(module("fashion_cnn"))(feed)
     assert gap(wanted, wanted * np.float32(1 + 1e-4), "y") > LARGEST
     assert gap(wanted, np.zeros_like(wanted), "y") == 1

@@ -7,7 +7,6 @@ import pytest
 
 import ir
 import passes
-from benchmarks import sources
 from ir.analysis.rotations import attention_streams, residual_streams
 from ir.edit import Edit
 from ir.errors import VerifyError
@@ -234,7 +233,7 @@ def test_what_comes_in_and_goes_out_may_be_turned_online():
 )  # fmt: skip
 def test_captured_models_turn(name, pipeline, sites):
     graph = reference.cleaned(name)
-    data = sources.drawn(reference.module(name), reference.captured(name))[:1]
+    data = reference.drawn(name)[:1]
     result = passes.run(graph, pipeline, check=Check.NONE)
     assert [len(s.sites) for s in result.report.steps] == sites
     assert all(s.reason for step in result.report.steps for s in step.skips)
