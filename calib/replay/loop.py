@@ -81,14 +81,18 @@ def reconstruct(
     else:
         walk.restore(state)
     total = walk.settings.epochs * len(walk.training)
+    torn = False
     try:
         while walk.step < total:
             with whole_steps():
+                torn = True
                 walk.advance()
                 saved.hold(name, walk.state())
+                torn = False
             progress(walk.step, total)
     except KeyboardInterrupt:
-        saved.save()
+        if not torn:
+            saved.save()
         raise
     return Found(walk.best, walk.least, walk.first, walk.epoch)
 

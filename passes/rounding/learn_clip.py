@@ -119,14 +119,17 @@ class LearnClip(Pass):
             saved.finish(region.name, ends)
         if not ends:
             for site in sites:
-                ctx.skip(site.encode.inputs[0], "no range lowers its block's error on held-out data")
+                ctx.skip(
+                    site.encode.inputs[0], "no range lowers its block's error on held-out data"
+                )
             return []
         for site in sites:
             scale, zero = scale_and_zero(*_range(site, ends), site.qtype)
             names = [v.name or "" for v in site.encode.inputs[1:] if v is not None]
             values = [scale] if zero is None else [scale, zero]
+            pairs = list(zip(names, values, strict=True))
             replay.settle(
-                {n: _as_stored(v, i, site.qtype) for i, (n, v) in enumerate(zip(names, values))}
+                {n: _as_stored(v, i, site.qtype) for i, (n, v) in enumerate(pairs)}
             )
         return [(site, ends) for site in sites]
 
