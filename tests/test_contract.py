@@ -215,6 +215,7 @@ FLOORS = {
     "w4a16": 15.0,
     "requantize": 26.0,
     "w8a8_smooth": 26.0,
+    "omniquant": 15.0,
 }
 
 

@@ -92,8 +92,9 @@ class LearnClip(Pass):
         learned: list[tuple[Site, Tensors]] = []
         for number, region in enumerate(parts):
             ctx.progress("learning ranges", number, len(parts))
-            mine = [places.pop(n) for n in list(places) if n in region.inner]
-            mine = list({site.key: site for site in mine}.values())
+            mine = list({s.key: s for n, s in places.items() if n in region.inner}.values())
+            keys = {site.key for site in mine}  # a shared weight belongs to its first region
+            places = {n: s for n, s in places.items() if s.key not in keys}
             if mine:
                 learned += self._learn(region, mine, replay, saved, ctx)
         for site in {s.key: s for s in places.values()}.values():
@@ -128,9 +129,7 @@ class LearnClip(Pass):
             names = [v.name or "" for v in site.encode.inputs[1:] if v is not None]
             values = [scale] if zero is None else [scale, zero]
             pairs = list(zip(names, values, strict=True))
-            replay.settle(
-                {n: _as_stored(v, i, site.qtype) for i, (n, v) in enumerate(pairs)}
-            )
+            replay.settle({n: _as_stored(v, i, site.qtype) for i, (n, v) in enumerate(pairs)})
         return [(site, ends) for site in sites]
 
     def _trained(self, cache: Cache, sites: list[Site], saved: Saved, seed: int) -> Tensors:
