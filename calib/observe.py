@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -17,6 +15,7 @@ import psutil
 import torch
 
 from calib.checkpoint import Checkpoint, key_of
+from calib.interrupts import whole_steps
 from calib.progress import Callback, track
 from calib.stats.base import Stat
 from calib.stats.sample import Sample
@@ -88,7 +87,7 @@ def _run(walk: _Walk, batches: Iterator[Feed], saved: Checkpoint | None) -> int:
             for index, feed in enumerate(batches):
                 if saved and saved.passed(index, feed):
                     continue
-                with _whole_batches(saved is not None):
+                with whole_steps(saved is not None):
                     torn = True  # the batch is in some statistics and not in others
                     walk.step(index, feed)
                     if saved:
@@ -101,30 +100,6 @@ def _run(walk: _Walk, batches: Iterator[Feed], saved: Checkpoint | None) -> int:
     if saved:
         saved.finish(index + 1)
     return index + 1
-
-
-@contextlib.contextmanager
-def _whole_batches(wanted: bool) -> Iterator[None]:
-    """Ctrl-C waits for the batch in hand, so that it can be saved; a second one does not."""
-    before = signal.getsignal(signal.SIGINT)
-    if not wanted or not callable(before) or threading.current_thread() != threading.main_thread():
-        yield
-        return
-    asked = False
-
-    def wait(number: int, frame: Any) -> None:
-        nonlocal asked
-        if asked:
-            before(number, frame)
-        asked = True
-
-    signal.signal(signal.SIGINT, wait)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-    if asked:
-        raise KeyboardInterrupt
 
 
 class _Walk:

@@ -64,3 +64,17 @@ def _cut(feeds: Feeds, samples: int) -> Feeds:
     if size is None or size <= samples:
         return feeds
     return {name: array[:samples] for name, array in feeds.items()}
+
+
+def in_batches(batches: Iterable[Feeds], size: int, graph: Graph) -> list[Feeds]:
+    """The same samples in batches of at most `size`, where the graph lets a batch be cut."""
+    found: list[Feeds] = []
+    for feeds in batches:
+        lengths = {array.shape[0] if array.ndim else None for array in feeds.values()}
+        length = lengths.pop() if len(lengths) == 1 else None
+        if length is None or not _free_batch(graph):
+            found.append(feeds)
+            continue
+        for start in range(0, length, size):
+            found.append({name: array[start : start + size] for name, array in feeds.items()})
+    return found
