@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import sys
 
-from benchmarks import captured, cleanup, memory, saturation, scaling, w8a8
+from benchmarks import (
+    captured,
+    cleanup,
+    hadamard,
+    memory,
+    rotations,
+    saturation,
+    scaling,
+    transforms,
+    w8a8,
+)
 from benchmarks.study import __main__ as study
 
 FAMILIES = {
@@ -12,6 +22,9 @@ FAMILIES = {
     "saturation": saturation,
     "captured": captured,
     "cleanup": cleanup,
+    "hadamard": hadamard,
+    "rotations": rotations,
+    "transforms": transforms,
     "scaling": scaling,
     "memory": memory,
     "study": study,

@@ -1,0 +1,95 @@
+"""Walsh-Hadamard transform of a weight: ours, the dense product, and brevitas, in one run.
+
+    python -m benchmarks.hadamard [--size 4096] [--rounds 5]
+
+CPU seconds on one thread, float32, median of interleaved rounds; the memory above the weight is the
+peak of this process over what was held before. brevitas runs in an environment of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from benchmarks.peers import Failed, Peer, script
+from benchmarks.record import Row, keep, machine, show
+from ir import hadamard
+
+BREVITAS = Peer("brevitas", "", {}, ("brevitas==0.12.1", "torch==2.13.0", "numpy<2.4"))
+CODE = """
+import json, sys, time, torch
+torch.set_num_threads(1)
+from brevitas.graph.hadamard import matmul_hadU
+size, rounds = int(sys.argv[1]), int(sys.argv[2])
+w = torch.randn(size, size, generator=torch.Generator().manual_seed(0))
+seconds = []
+for _ in range(rounds + 1):
+    before = time.process_time()
+    matmul_hadU(w)
+    seconds.append(time.process_time() - before)
+print(json.dumps(sorted(seconds[1:])[rounds // 2]))
+"""
+COLUMNS = ["name", "size", "cpu_s", "of_dense"]
+
+
+def seconds(work: Callable[[], object], rounds: int) -> float:
+    work()
+    found = []
+    for _ in range(rounds):
+        before = time.process_time()
+        work()
+        found.append(time.process_time() - before)
+    return statistics.median(found)
+
+
+def ours(size: int, rounds: int) -> dict[str, float]:
+    w = np.random.default_rng(0).standard_normal((size, size)).astype(np.float32)
+    h = hadamard.matrix(size).astype(np.float32)
+    gap = np.abs(hadamard.transform(w) - w @ h).max()
+    if not gap < 1e-4:
+        raise ValueError(f"the transform is {gap} from the dense product")
+    return {
+        "ptqc, inputs": seconds(lambda: hadamard.transform(w), rounds),
+        "ptqc, outputs": seconds(lambda: hadamard.transform(w, 0), rounds),
+        "dense product": seconds(lambda: w @ h, rounds),
+    }
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--size", type=int, default=4096)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--here", action="store_true", help="ours alone, as JSON")
+    args = parser.parse_args(arguments)
+    if args.here:
+        print(json.dumps(ours(args.size, args.rounds)))
+        return
+    sizes = ["--size", args.size, "--rounds", args.rounds, "--here"]
+    found = script([sys.executable, "-m", "benchmarks.hadamard", *sizes], 600)
+    failure = ""
+    try:
+        command = [BREVITAS.python(), "-c", CODE, args.size, args.rounds]
+        found["brevitas matmul_hadU"] = script(command, 600)
+    except (Failed, OSError) as error:
+        failure = str(error)
+    rows: list[Row] = [
+        {"name": name, "size": args.size, "cpu_s": round(cpu, 4),
+         "of_dense": round(cpu / found["dense product"], 3)} | machine()
+        for name, cpu in found.items()
+    ]  # fmt: skip
+    if failure:
+        rows.append({"name": "brevitas matmul_hadU", "size": args.size, "failure": failure})
+    for row in rows:
+        keep("hadamard", row, ("name", "size"))
+    show("Walsh-Hadamard transform", [row | {"model": "", "peer": row["name"]} for row in rows],
+         COLUMNS)  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
