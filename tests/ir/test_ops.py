@@ -108,4 +108,4 @@ def test_functions_follow_use():
 @pytest.mark.parametrize("text", ["i9@0*f32", "i8@2x2*f32", "e2m1@32x1*e8m0", "i8@0*f32*f32"])
 def test_a_format_without_a_body_is_refused(text):
     with pytest.raises(PipelineError, match=r"no body|no ONNX integer type"):
-        ops.function("Decode", QType.parse(text))
+        ops.function("Decode", text)
