@@ -10,6 +10,8 @@ import numpy as np
 
 from backends.torch import Executor
 from ir.analysis.masks import masked_values
+from ir.analysis.streams import Stream, streams
+from ir.fold import fold_scale, scale_refusal
 from ir.graph import Graph, Value, array, constant, rank
 from passes.core import Ctx, Effect, Pass, register
 from passes.padding import valid_rows, without_padding
@@ -39,10 +41,14 @@ class Channels:
 class Smooth(Pass):
     """Divide the channels of a linear layer's input by factors, and multiply its weight by them.
 
-    rewrite:  y = x @ w --> y = (x * (1 / s)) @ (s * w), one product for all layers that read x
-    shapes:   s [K], of the K inputs of w [K, N] (Gemm with transB: [N, K])
-    options:  gain: least fall in dB of the noise predicted for 8-bit codes of x and w that pays the
-              product; samples: of the calibration data, at least, that give the ranges
+    rewrite:  x = LayerNormalization(h, g, b);             y = x @ w
+              -->
+              x = LayerNormalization(h, g / s, b / s);     y = x @ (s * w)
+    shapes:   s, g, b [K], of the K inputs of w [K, N] (Gemm with transB: [N, K])
+    options:  gain: least fall in dB of the noise predicted for 8-bit codes of x and w that pays;
+              samples: of the calibration data, at least, that give the ranges; online: where
+              nothing that writes x takes 1/s, multiply by it (one product for all layers that read
+              x) rather than skip
     error:    exact but for rounding
     raises:   nothing; skips inputs that would win less, with the figure
     source:   SmoothQuant, arXiv:2211.10438; the exponent is chosen per input by the noise that it
@@ -55,6 +61,7 @@ class Smooth(Pass):
 
     gain: float = 6.0
     samples: int = 16
+    online: bool = True
 
     def run(self, graph: Graph, ctx: Ctx) -> None:
         groups = _groups(graph)
@@ -62,21 +69,42 @@ class Smooth(Pass):
         if not groups or not probes:
             return
         seen = observed(graph, [sites[0].x for sites in groups], probes)
+        found = {id(stream.value): stream for stream in streams(graph)}
         for sites in groups:
             x = sites[0].x
-            weights = [_matrix(site) for site in sites]
-            if x.name not in seen or not all(np.isfinite(w).all() for w in weights):
-                ctx.skip(x, "no data reached it, or a weight that reads it is not finite")
-                continue
-            if spiky(seen[x.name]):
-                ctx.skip(x, "its largest channel is large in rare places only")
-                continue
-            factors, gain = best_factors(seen[x.name], np.concatenate(weights, axis=1))
-            if gain < self.gain:
-                ctx.skip(x, f"its noise would fall by {gain:.1f} dB, less than {self.gain:g}")
-                continue
-            _apply(sites, factors, ctx)
-            ctx.did(x)
+            factors, reason = self._factors(sites, seen)
+            stream = found.get(id(x))
+            if stream is not None and not reason and takes(stream, sites, factors):
+                fold_scale(stream, factors, ctx.edit)
+                ctx.did(x)
+            elif reason or not self.online:
+                ctx.skip(
+                    x, reason or (stream and stream.blocked) or "what writes it takes no factor"
+                )
+            else:
+                _apply(sites, factors, ctx)
+                ctx.did(x)
+
+    def _factors(self, sites: list[Linear], seen: Mapping[str, Channels]) -> tuple[np.ndarray, str]:
+        """The factors s[K], or why there are none."""
+        name = sites[0].x.name or ""
+        weights = [_matrix(site) for site in sites]
+        none = np.empty(0, np.float32)
+        if name not in seen or not all(np.isfinite(w).all() for w in weights):
+            return none, "no data reached it, or a weight that reads it is not finite"
+        if spiky(seen[name]):
+            return none, "its largest channel is large in rare places only"
+        factors, gain = best_factors(seen[name], np.concatenate(weights, axis=1))
+        if gain < self.gain:
+            return none, f"its noise would fall by {gain:.1f} dB, less than {self.gain:g}"
+        return factors, ""
+
+
+def takes(stream: Stream, sites: list[Linear], factors: np.ndarray) -> bool:
+    """Whether the writers of what the sites read take the factors, and nobody else reads it."""
+    readers = {id(port.node) for port in stream.readers}
+    alone = stream.index is None and stream.pair is None
+    return alone and readers == {id(s.node) for s in sites} and not scale_refusal(stream, factors)
 
 
 def observed(graph: Graph, values: list[Value], probes: Sequence[Mapping]) -> dict[str, Channels]:
@@ -168,7 +196,8 @@ def _matrix(site: Linear) -> np.ndarray:
 
 def _apply(sites: list[Linear], factors: np.ndarray, ctx: Ctx) -> None:
     x = sites[0].x
-    inverse = ctx.edit.constant((1 / factors).astype(np.float32), f"{x.name}.smoothing")
+    kind = np.float32 if x.dtype is None else x.dtype.numpy()
+    inverse = ctx.edit.constant((1 / factors).astype(kind), f"{x.name}.smoothing")
     producer = x.producer()
     where = {"after": producer} if producer is not None else {"before": sites[0].node.graph[0]}  # type: ignore[index]
     made = ctx.edit.node("Mul", [x, inverse], like=f"{x.name}.smooth", **where)  # type: ignore[arg-type]

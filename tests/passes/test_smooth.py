@@ -47,6 +47,38 @@ def test_readers_share_one_product_and_others_read_the_value_itself():
         np.testing.assert_allclose(before[name], after[name], rtol=1e-5, atol=1e-4)
 
 
+NORMED = """
+graph g(%x: f32[n,8]) -> %y, %z {
+  %g : f32[8] = const [1, 1, 60, 1, 1, 1, 1, 1]
+  %b : f32[8] = const seed:3
+  %h : f32[n,8] = LayerNormalization(%x, %g, %b)
+  %w : f32[8,4] = const seed:1
+  %v : f32[8,2] = const seed:2
+  %y : f32[n,4] = MatMul(%h, %w)
+  %z : f32[n,2] = MatMul(%h, %v)
+}
+"""
+TAPPED = NORMED.replace("-> %y, %z", "-> %y, %z, %h")
+
+
+def test_a_norm_takes_the_factors_of_all_its_readers():
+    done = passes.run(ir.parse(NORMED), "smooth{gain=1}", data=batches(np.ones(8, np.float32)))
+    assert [n.op_type for n in done.graph.graph] == ["LayerNormalization", "MatMul", "MatMul"]
+    assert len(done.report.steps[0].sites) == 1
+    assert done.report.steps[0].difference <= 1e-5
+    gain = done.graph.graph[0].inputs[1].const_value.numpy()
+    assert gain.max() / gain.min() < 30
+
+
+def test_a_norm_that_others_read_gets_a_product_or_is_skipped():
+    data = batches(np.ones(8, np.float32))
+    done = passes.run(ir.parse(TAPPED), "smooth{gain=1}", data=data)
+    assert sum(n.op_type == "Mul" for n in done.graph.graph) == 1
+    left = passes.run(ir.parse(TAPPED), "smooth{gain=1,online=false}", data=data).report.steps[0]
+    assert not left.sites
+    assert [skip.reason for skip in left.skips] == ["the graph puts %h out"]
+
+
 def test_it_pays_with_an_outlying_channel_only():
     even = passes.run(model(), "smooth{gain=3}", data=batches(np.ones(8, np.float32)))
     assert not even.report.steps[0].sites
