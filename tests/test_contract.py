@@ -219,6 +219,7 @@ FLOORS = {
     "w4a4": 9.0,
     "w8a8_smooth": 26.0,
     "quarot": 30.0,
+    "quarot_w4a4": 12.0,
     "dfq": 24.0,
 }
 

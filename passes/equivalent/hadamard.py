@@ -40,6 +40,7 @@ class Hadamard(Pass):
 
     name: ClassVar[str] = "hadamard"
     effect: ClassVar[Effect] = Effect.EXACT
+    optional: ClassVar[bool] = True
     sought: ClassVar[str] = "MatMul or Gemm of the chosen kind"
 
     only: tuple[str, ...] = ()
