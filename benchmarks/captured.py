@@ -93,7 +93,7 @@ def main(arguments: list[str] | None = None) -> None:
         try:
             sources.module(name).load()
             row |= script([sys.executable, "-m", "benchmarks.captured", "--here", "--models", name],
-                          600)  # fmt: skip
+                          1800)  # fmt: skip
         except (Failed, DataError) as failure:
             row["failure"] = str(failure)
         rows.append(row | machine())
