@@ -80,4 +80,15 @@ class MeanVarianceNormalization(OpRun):
         return ((centred / (deviation + x.dtype.type(1e-9))).astype(x.dtype),)
 
 
-CORRECTED = [Erf, Gelu, LRN, GroupNormalization, MeanVarianceNormalization]
+class GatherElements(OpRun):
+    """Of axes of any length; onnx.reference chooses among at most 64 rows."""
+
+    op_domain = ""
+
+    def _run(self, x: np.ndarray, indices: np.ndarray, axis: int = 0) -> tuple[np.ndarray]:
+        rows = tuple(slice(size) for size in indices.shape)
+        kept = tuple(slice(None) if a == axis % x.ndim else r for a, r in enumerate(rows))
+        return (np.take_along_axis(x[kept], indices, axis),)
+
+
+CORRECTED = [Erf, Gelu, LRN, GroupNormalization, MeanVarianceNormalization, GatherElements]

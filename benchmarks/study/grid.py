@@ -75,7 +75,8 @@ class Study:
 
 def reads_data(pipeline: str) -> bool:
     """Whether the pipeline has a step that walks the data; without one it is not calibrated."""
-    return any(step.name in ("collect", "smooth", "spare", "learn_clip") for step in Pipeline.parse(pipeline))
+    reading = ("collect", "smooth", "spare", "learn_clip")
+    return any(step.name in reading for step in Pipeline.parse(pipeline))
 
 
 def read(path: Path = FILE) -> dict[str, Study]:

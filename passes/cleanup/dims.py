@@ -74,6 +74,8 @@ class Dims:
         shape = self.shape(value)
         if shape is None or value.is_graph_output():
             return
+        if value.shape is not None and len(value.shape) != len(shape):
+            return  # the model declares another rank than its ops have: the runtime will judge
         old = value.shape if value.shape is not None else [None] * len(shape)
         new = [d if isinstance(d, int) else _name(d) or k for d, k in zip(shape, old, strict=True)]
         if value.shape is None or list(old) != new:
