@@ -21,7 +21,7 @@ from benchmarks.peers import Failed, Peer, script
 from benchmarks.record import Row, keep, machine, show
 from ir import hadamard
 
-BREVITAS = Peer("brevitas", "", {}, ("brevitas==0.12.1", "torch==2.13.0", "numpy<2.4"))
+BREVITAS = Peer("brevitas", "", {}, ("brevitas==0.13.4", "torch==2.13.0", "dependencies==2.0.1"))
 CODE = """
 import json, sys, time, torch
 torch.set_num_threads(1)
