@@ -221,6 +221,13 @@ FLOORS = {
     "quarot": 30.0,
     "quarot_w4a4": 12.0,
     "dfq": 24.0,
+    "smoothquant": 26.0,
+    "smoothquant_dynamic": 28.0,
+    "smoothquant_plus": 12.0,
+    "awq": 12.0,
+    "os_plus": 26.0,
+    "crossquant": 26.0,
+    "pre_shift": 26.0,
 }
 
 

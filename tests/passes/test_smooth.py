@@ -6,7 +6,8 @@ import onnx.parser
 import ir
 import passes
 from backends.torch import Executor
-from passes.equivalent.smooth import Channels, best_factors, noise
+from passes.equivalent.diagonal import Channels, balanced
+from passes.equivalent.smooth import STRENGTHS, best_factors, noise
 
 MODEL = """
 <ir_version: 10, opset_import: ["": 21]>
@@ -94,7 +95,7 @@ def test_predicted_noise_is_that_of_uniform_rounding():
     rng = np.random.default_rng(2)
     x = rng.uniform(-1, 1, (4000, 8)).astype(np.float32) * SPREAD
     weight = rng.normal(size=(8, 5)).astype(np.float32)
-    channels = Channels(np.abs(x).max(0), np.square(x).mean(0))
+    channels = Channels.of(x)
     step, steps = 2 * np.abs(x).max() / 255, np.abs(weight).max(0) / 127
     coded = (np.round(x / step) * step) @ (np.round(weight / steps) * steps)
     error = np.square(coded - x @ weight).sum(axis=1).mean()
@@ -107,11 +108,13 @@ def test_factors_leave_dead_channels_alone_and_never_add_noise():
     top = SPREAD.copy()
     top[4] = 0
     weight[5] = 0
-    factors, gain = best_factors(Channels(top, top**2 / 3), weight)
+    channels, widest = Channels.of(np.stack([top, -top, top / 2])), np.abs(weight).max(axis=1)
+    rules = [balanced(top, widest, a) for a in STRENGTHS]
+    factors, gain = best_factors(channels, weight, rules)
     assert factors[4] == factors[5] == 1
     assert (factors > 0).all()
     assert gain > 3
-    assert best_factors(Channels(np.zeros(8), np.zeros(8)), weight)[1] == 0
+    assert best_factors(Channels.of(np.zeros((2, 8))), weight, rules)[1] == 0
 
 
 def test_rare_spikes_are_no_outlying_channel():
