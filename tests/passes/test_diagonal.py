@@ -182,8 +182,15 @@ def test_heads_that_share_values_share_factors():
 
 
 @pytest.mark.parametrize("name", ["attention", "llama"])
-@pytest.mark.parametrize("step", ["smooth{alpha=0.5,online=false}", "scale_salient{w=u4@16x1*f32+u4}",
-                                  "smooth_model{w=u4@16x1*f32+u4}", "suppress"])  # fmt: skip
+@pytest.mark.parametrize(
+    "step",
+    [
+        "smooth{alpha=0.5,online=false}",
+        "scale_salient{w=u4@16x1*f32+u4}",
+        "smooth_model{w=u4@16x1*f32+u4}",
+        "suppress",
+    ],
+)
 def test_tiny_models_stay_what_they_compute(name, step):
     found = passes.run(tiny_graph(name), f"clean | {step}", data=TINY[name].calibration(2))
     last = found.report.steps[-1]
