@@ -273,6 +273,11 @@ class Edit:
             value.graph.initializers.pop(value.name, None)  # type: ignore[arg-type]
             self.changes += 1
 
+    def keep_inputs(self, node: Node, count: int) -> None:
+        """Read the first `count` inputs only."""
+        node.resize_inputs(count)
+        self.changes += 1
+
     def keep_outputs(self, node: Node, count: int) -> None:
         """Leave out a node's outputs from `count` on, which nothing reads."""
         node.resize_outputs(count)
