@@ -6,14 +6,17 @@ a map does not fit; the fold itself raises ValueError with the same words.
 """
 
 from .permute import fold_permute, permute_refusal
+from .repeat import fold_repeat, repeat_refusal
 from .scale import fold_scale, scale_refusal
 from .shift import fold_shift, shift_refusal
 
 __all__ = [
     "fold_permute",
+    "fold_repeat",
     "fold_scale",
     "fold_shift",
     "permute_refusal",
+    "repeat_refusal",
     "scale_refusal",
     "shift_refusal",
 ]

@@ -1,0 +1,181 @@
+"""Put copies of a part each in the place of an outlying input channel."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import onnx_ir
+
+from ir.analysis.streams import Stream, streams
+from ir.fold import fold_repeat, fold_scale, repeat_refusal, scale_refusal
+from ir.graph import Graph, Node, array
+from ir.qtype import QType
+from passes.core import Ctx, Effect, Pass, register
+from passes.probe import first_samples
+
+from .diagonal import ROWS, Channels, Site, observed, rounded, sites, unusable
+from .suppress import VALUES, WEIGHTS, rounded_values
+
+SPLIT = "channels.split"
+"""Metadata of a layer whose input was widened: the width before, and the channels that were split.
+Copies stand behind all channels."""
+STEPS = 100
+"""Thresholds that are compared, at equal distances from the largest magnitude to the smallest."""
+
+
+@register
+@dataclass(frozen=True)
+class SplitChannels(Pass):
+    """Replace every input channel above a threshold by as many equal parts as bring it below.
+
+    rewrite:  y = x @ w
+              -->
+              y = (Gather(x, c) * (1 / t[c])) @ w[c], c the channels in turn and then the copies,
+              t = ceil(max|x| / threshold); between layers with ReLU or a product between them the
+              parts are computed by the layer before instead
+    shapes:   x [T, K], t [K], w [K, N] (Gemm with transB: [N, K]); c [K'], K' = sum of t
+    options:  w, a: the types that weights (as for a K x N matrix) and values will be rounded to;
+              ratio: K' / K - 1 at most; samples: of the calibration data, at least, that are looked
+              at; online: where the layer before cannot compute the parts, make them in the graph
+    error:    exact but for rounding; the error of the rounded layers' outputs, on the rows that
+              were looked at, is never above that without splitting
+    raises:   nothing; skips inputs that no threshold helps, with the reason
+    source:   QLLM, arXiv:2310.08041, section 4.1 (channel disassembly); the error is that of all
+              layers that read x; merging is not part of the search
+    """
+
+    name: ClassVar[str] = "split_channels"
+    effect: ClassVar[Effect] = Effect.EXACT
+    optional: ClassVar[bool] = True
+
+    w: QType = WEIGHTS
+    a: QType = VALUES
+    ratio: float = 0.1
+    samples: int = 16
+    online: bool = True
+
+    def run(self, graph: Graph, ctx: Ctx) -> None:
+        found = sites(graph)
+        probes = first_samples(ctx.data or (), self.samples)
+        if not found or not probes:
+            return
+        seen = observed(graph, [site.x for site in found], probes, ROWS)
+        orders = {id(stream.value): stream for stream in streams(graph, "permute")}
+        for done, site in enumerate(found):
+            ctx.progress("searching thresholds", done, len(found))
+            reason = unusable(site, seen)
+            if reason:
+                ctx.skip(site.x, reason)
+                continue
+            parts = self._best(site, seen[site.x.name or ""])
+            if (parts == 1).all():
+                ctx.skip(site.x, "no threshold lowers the error of its layers' outputs")
+                continue
+            self._split(site, parts, orders.get(id(site.x)), ctx)
+
+    def _best(self, site: Site, seen: Channels) -> np.ndarray:
+        weight = site.weight()
+        coded = rounded(weight, self.w)
+        tries = candidates(seen.top, self.ratio)
+        errors = [loss(parts, seen, weight, coded, self.a) for parts in tries]
+        return tries[int(np.argmin(errors))]
+
+    def _split(self, site: Site, parts: np.ndarray, stream: Stream | None, ctx: Ctx) -> None:
+        order, name = order_of(parts), site.x.name
+        reason = folding_refusal(site, stream, parts, order)
+        if reason and not self.online:
+            ctx.skip(site.x, reason)
+            return
+        if reason:
+            _gather(site, parts, order, ctx)
+        elif site.stream is not None and stream is not None:
+            fold_scale(site.stream, parts.astype(np.float64), ctx.edit)
+            fold_repeat(stream, order, ctx.edit)
+        split = " ".join(str(c) for c in (len(parts), *np.flatnonzero(parts > 1)))
+        for layer in site.layers:
+            ctx.edit.note(layer.node, {SPLIT: split})
+        ctx.did(f"%{name}")
+
+
+def candidates(top: np.ndarray, ratio: float) -> list[np.ndarray]:
+    """t i64[K] for falling thresholds, each with more parts than the one before; first all 1."""
+    found = [np.ones(len(top), np.int64)]
+    most, least = float(top.max()), float(top.min())
+    for threshold in np.linspace(most, least, STEPS + 1)[1:]:
+        if threshold <= 0:
+            break
+        parts = np.maximum(1, np.ceil(top / threshold)).astype(np.int64)
+        if parts.sum() - len(top) > ratio * len(top):
+            break
+        if parts.sum() > found[-1].sum():
+            found.append(parts)
+    return found
+
+
+def order_of(parts: np.ndarray) -> np.ndarray:
+    """The channel at each place: all in turn, then the copies of those that have more parts."""
+    return np.concatenate([np.arange(len(parts)), np.repeat(np.arange(len(parts)), parts - 1)])
+
+
+def loss(
+    parts: np.ndarray, seen: Channels, weight: np.ndarray, coded: np.ndarray, a: QType
+) -> float:
+    """Mean square of Q(x') @ Q(w') - x @ w on the rows that were kept.
+
+    The parts of a channel are rounded alike, and so are the rows of w that they meet: t times the
+    rounded part meets the rounded row.
+    """
+    t = parts.astype(np.float32)
+    values = rounded_values(seen.rows / t, seen.low / t, seen.high / t, a) * t
+    return float(np.square(values @ coded - seen.rows @ weight, dtype=np.float64).mean())
+
+
+def folding_refusal(
+    site: Site, stream: Stream | None, parts: np.ndarray, order: np.ndarray
+) -> str:
+    """Why the layer before cannot compute the parts, or ''."""
+    if site.stream is None:
+        return site.refusal
+    if site.index is not None:
+        return "heads have these channels in common"
+    reason = scale_refusal(site.stream, parts.astype(np.float64))
+    if reason or stream is None:
+        return reason or "others read its channels, too"
+    layers = {id(layer.node) for layer in site.layers}
+    if {id(port.node) for port in stream.readers} != layers:
+        return "others read its channels, too"
+    return repeat_refusal(stream, order)
+
+
+def _gather(site: Site, parts: np.ndarray, order: np.ndarray, ctx: Ctx) -> None:
+    """The parts, made in the graph for the site's layers alone."""
+    x, edit = site.x, ctx.edit
+    producer = x.producer()
+    first = site.layers[0].node.graph[0]  # type: ignore[index]
+    where: dict[str, Node] = {"after": producer} if producer is not None else {"before": first}
+    kind = np.float32 if x.dtype is None else x.dtype.numpy()
+    places = edit.constant(order, f"{x.name}.places")
+    shares = edit.constant((1 / parts[order]).astype(kind), f"{x.name}.shares")
+    taken = edit.node("Gather", [x, places], like=f"{x.name}.taken", axis=-1, **where)  # type: ignore[arg-type]
+    made = edit.node("Mul", [taken.outputs[0], shares], like=f"{x.name}.split", after=taken)
+    for node in (taken, made):
+        node.outputs[0].type = x.type
+        node.outputs[0].shape = widened(x, len(order))
+    for layer in site.layers:
+        old = layer.node.inputs[1]
+        numbers = array(old)
+        assert old is not None
+        assert numbers is not None
+        repeated = edit.constant(
+            np.take(numbers, order, axis=layer.inputs[0]), f"{old.name}.split"
+        )
+        edit.set_input(layer.node, 0, made.outputs[0])
+        edit.set_input(layer.node, 1, repeated)
+        edit.drop_constant(old)
+
+
+def widened(x: onnx_ir.Value, width: int) -> onnx_ir.Shape | None:
+    """The shape of a value with another last axis."""
+    return None if x.shape is None else onnx_ir.Shape([*list(x.shape)[:-1], width])
