@@ -16,6 +16,7 @@ from passes.core import Ctx, Effect, Pass, register
 from passes.probe import first_samples
 
 from .diagonal import ROWS, Channels, Site, observed, rounded, sites, unusable
+from .similar import matched, scores
 from .suppress import VALUES, WEIGHTS, rounded_values
 
 SPLIT = "channels.split"
@@ -37,13 +38,14 @@ class SplitChannels(Pass):
               parts are computed by the layer before instead
     shapes:   x [T, K], t [K], w [K, N] (Gemm with transB: [N, K]); c [K'], K' = sum of t
     options:  w, a: the types that weights (as for a K x N matrix) and values will be rounded to;
-              ratio: K' / K - 1 at most; samples: of the calibration data, at least, that are looked
-              at; online: where the layer before cannot compute the parts, make them in the graph
-    error:    exact but for rounding; the error of the rounded layers' outputs, on the rows that
-              were looked at, is never above that without splitting
-    raises:   nothing; skips inputs that no threshold helps, with the reason
+              ratio: K' / K - 1 at most; gain: least fall in dB of the rounded layers' error that
+              pays; merged: count in that error what it costs to merge as many channels afterwards;
+              samples: of the calibration data, at least, that are looked at; online: where the
+              layer before cannot compute the parts, make them in the graph
+    error:    exact but for rounding
+    raises:   nothing; skips inputs that would win less, with the figure
     source:   QLLM, arXiv:2310.08041, section 4.1 (channel disassembly); the error is that of all
-              layers that read x; merging is not part of the search
+              layers that read x, on rows of the data
     """
 
     name: ClassVar[str] = "split_channels"
@@ -53,6 +55,8 @@ class SplitChannels(Pass):
     w: QType = WEIGHTS
     a: QType = VALUES
     ratio: float = 0.1
+    gain: float = 1.0
+    merged: bool = False
     samples: int = 16
     online: bool = True
 
@@ -69,18 +73,24 @@ class SplitChannels(Pass):
             if reason:
                 ctx.skip(site.x, reason)
                 continue
-            parts = self._best(site, seen[site.x.name or ""])
-            if (parts == 1).all():
-                ctx.skip(site.x, "no threshold lowers the error of its layers' outputs")
+            parts, fall = self._best(site, seen[site.x.name or ""])
+            if (parts == 1).all() or fall < self.gain:
+                reason = f"its layers' error would fall by {fall:.1f} dB, less than {self.gain:g}"
+                ctx.skip(site.x, reason)
                 continue
             self._split(site, parts, orders.get(id(site.x)), ctx)
 
-    def _best(self, site: Site, seen: Channels) -> np.ndarray:
+    def _best(self, site: Site, seen: Channels) -> tuple[np.ndarray, float]:
+        """The parts t with the least error of the layers' outputs, and its fall in dB."""
         weight = site.weight()
         coded = rounded(weight, self.w)
         tries = candidates(seen.top, self.ratio)
-        errors = [loss(parts, seen, weight, coded, self.a) for parts in tries]
-        return tries[int(np.argmin(errors))]
+        errors = np.array([loss(parts, seen, weight, coded, self.a) for parts in tries])
+        if self.merged:
+            errors += cost_of_merging(tries, seen.rows, weight)
+        best = int(np.argmin(errors))
+        fall = 10 * np.log10(errors[0] / errors[best]) if errors[best] > 0 else 0.0
+        return tries[best], float(fall)
 
     def _split(self, site: Site, parts: np.ndarray, stream: Stream | None, ctx: Ctx) -> None:
         order, name = order_of(parts), site.x.name
@@ -130,6 +140,18 @@ def loss(
     t = parts.astype(np.float32)
     values = rounded_values(seen.rows / t, seen.low / t, seen.high / t, a) * t
     return float(np.square(values @ coded - seen.rows @ weight, dtype=np.float64).mean())
+
+
+def cost_of_merging(tries: list[np.ndarray], rows: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Mean square of what an output loses when, for each t, as many channels are merged as parts
+    are added: the cheapest pairs of those that no t splits, their losses taken as independent."""
+    rows = rows.astype(np.float64)
+    costs = scores(rows.T @ rows / len(rows), weight) / weight.shape[1]
+    most = int(tries[-1].sum()) - len(weight)
+    pairs = matched(costs, most, tries[-1] > 1)
+    total = np.concatenate([[0.0], np.cumsum(costs[pairs[:, 0], pairs[:, 1]])])
+    added = np.array([int(parts.sum()) - len(weight) for parts in tries])
+    return np.where(added < len(total), total[np.minimum(added, len(total) - 1)], np.inf)
 
 
 def folding_refusal(
