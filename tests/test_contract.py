@@ -228,6 +228,8 @@ FLOORS = {
     "os_plus": 26.0,
     "crossquant": 26.0,
     "pre_shift": 26.0,
+    "repq": 26.0,
+    "qllm": 28.0,
 }
 
 

@@ -30,8 +30,8 @@ class MergeChannels(Pass):
               inputs are left
     options:  share of a layer's inputs that are merged, beyond as many as split_channels added
     error:    |(x_a - x_b) / 2|^2 |w_a - w_b|^2 for each pair; none where either is equal
-    raises:   nothing; skips inputs of which nothing is to be merged or whose second moments were not
-              collected, with the reason
+    raises:   nothing; skips inputs of which nothing is to be merged, or whose second moments were
+              not collected, with the reason
     source:   QLLM, arXiv:2310.08041, section 4.1 (channel assembly: the paper's score, channels of
               even places with those of odd ones); a channel is merged with one other at most
     """
@@ -112,9 +112,7 @@ def _merge(site: Site, pairs: np.ndarray, edit: Edit) -> None:
         edit.note(layer.node, {SPLIT: ""})
 
 
-def _take(
-    x: Value, places: np.ndarray, name: str, edit: Edit, where: dict[str, Node]
-) -> Node:
+def _take(x: Value, places: np.ndarray, name: str, edit: Edit, where: dict[str, Node]) -> Node:
     held = edit.constant(places, f"{x.name}.{name}_places")
     node = edit.node("Gather", [x, held], like=f"{x.name}.{name}", axis=-1, **where)  # type: ignore[arg-type]
     _like(node.outputs[0], x, len(places))

@@ -105,7 +105,7 @@ def fitted(rows: np.ndarray, bits: int) -> Codes:
     low, high = rows.min(axis=0), rows.max(axis=0)
     for share in KEPT:
         ends = np.quantile(rows, [1 - share, share], axis=0)
-        error = np.square(rounded(rows, *ends, top) - rows).sum(axis=0)
+        error = np.square(rounded(rows, ends[0], ends[1], top) - rows).sum(axis=0)
         better = error < best
         low, high = np.where(better, ends[0], low), np.where(better, ends[1], high)
         best = np.where(better, error, best)

@@ -8,8 +8,8 @@ import numpy as np
 def scores(gram: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """f64[K, K]: mean square of what y loses when channels i and j become their mean.
 
-    (x_j - x_i) / 2 times (w_i - w_j) is a product of a column and a row: |x_i - x_j|^2 |w_i - w_j|^2
-    / 4, of X^T X / rows and W W^T.
+    (x_j - x_i) / 2 times (w_i - w_j) is a product of a column and a row:
+    |x_i - x_j|^2 |w_i - w_j|^2 / 4, of X^T X / rows and W W^T.
     """
     weight = weight.astype(np.float64)
     return distances(gram) * distances(weight @ weight.T) / 4

@@ -154,9 +154,7 @@ def cost_of_merging(tries: list[np.ndarray], rows: np.ndarray, weight: np.ndarra
     return np.where(added < len(total), total[np.minimum(added, len(total) - 1)], np.inf)
 
 
-def folding_refusal(
-    site: Site, stream: Stream | None, parts: np.ndarray, order: np.ndarray
-) -> str:
+def folding_refusal(site: Site, stream: Stream | None, parts: np.ndarray, order: np.ndarray) -> str:
     """Why the layer before cannot compute the parts, or ''."""
     if site.stream is None:
         return site.refusal
@@ -190,9 +188,7 @@ def _gather(site: Site, parts: np.ndarray, order: np.ndarray, ctx: Ctx) -> None:
         numbers = array(old)
         assert old is not None
         assert numbers is not None
-        repeated = edit.constant(
-            np.take(numbers, order, axis=layer.inputs[0]), f"{old.name}.split"
-        )
+        repeated = edit.constant(np.take(numbers, order, axis=layer.inputs[0]), f"{old.name}.split")
         edit.set_input(layer.node, 0, made.outputs[0])
         edit.set_input(layer.node, 1, repeated)
         edit.drop_constant(old)

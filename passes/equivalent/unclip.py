@@ -85,8 +85,8 @@ def above(
 
         return see
 
-    executor = Executor(graph) if bounds and probes else None
-    for feeds in probes if executor is not None else ():
+    executor = Executor(graph)
+    for feeds in probes if bounds else ():
         executor.run(feeds, watch={name: look(name, high) for name, high in bounds.items()})
     return {name: over / size for name, (over, size) in counts.items() if size}
 

@@ -1,4 +1,4 @@
-"""Transforms of channels on the reference models: how many sites they fold, and why not the rest."""
+"""Transforms of channels on the reference models: how many sites, and why not the rest."""
 
 import re
 from collections import Counter
