@@ -13,7 +13,7 @@ from ir.graph import Graph, Node, Value, array
 from passes.core import Ctx, Effect, Pass, Stat, register
 
 from .diagonal import Site, sites
-from .similar import matched, scores
+from .similar import apart, matched, scores
 from .split_channels import SPLIT, widened
 
 
@@ -32,8 +32,8 @@ class MergeChannels(Pass):
     error:    |(x_a - x_b) / 2|^2 |w_a - w_b|^2 for each pair; none where either is equal
     raises:   nothing; skips inputs of which nothing is to be merged, or whose second moments were
               not collected, with the reason
-    source:   QLLM, arXiv:2310.08041, section 4.1 (channel assembly: the paper's score, channels of
-              even places with those of odd ones); a channel is merged with one other at most
+    source:   QLLM, arXiv:2310.08041, section 4.1 (channel assembly: the paper's score, every
+              other channel with one of those between); a channel is merged with one other at most
     """
 
     name: ClassVar[str] = "merge_channels"
@@ -61,7 +61,12 @@ class MergeChannels(Pass):
                 result = gram.result()
                 costs = scores(result.gram / max(result.rows, 1), weight)
                 pairs = matched(costs, count, fixed)
-                _merge(site, pairs, ctx.edit)
+                if not len(pairs):
+                    ctx.skip(site.x, "all its channels are parts of split ones")
+                    continue
+                rest = np.setdiff1d(np.arange(len(weight)), pairs)
+                rest = rest[apart(fixed[rest], np.abs(weight[rest]).max(axis=1))]
+                _merge(site, pairs, rest, ctx.edit)
                 ctx.did(site.x)
                 if len(pairs) < count:
                     ctx.note(f"%{site.x.name}: only {len(pairs)} of {count} pairs are free")
@@ -72,15 +77,13 @@ class MergeChannels(Pass):
         notes = {layer.node.metadata_props.get(SPLIT, "") for layer in site.layers}
         before = width
         if notes != {""} and len(notes) == 1:
-            before, *split = map(int, notes.pop().split())
-            fixed[split] = True
-            fixed[before:] = True
+            before, *places = map(int, notes.pop().split())
+            fixed[places] = True
         return width - before + int(self.share * before), fixed
 
 
-def _merge(site: Site, pairs: np.ndarray, edit: Edit) -> None:
-    x, width = site.x, len(site.weight())
-    rest = np.setdiff1d(np.arange(width), pairs)
+def _merge(site: Site, pairs: np.ndarray, rest: np.ndarray, edit: Edit) -> None:
+    x = site.x
     producer = x.producer()
     first = site.layers[0].node.graph[0]  # type: ignore[index]
     where: dict[str, Node] = {"after": producer} if producer is not None else {"before": first}
@@ -94,7 +97,7 @@ def _merge(site: Site, pairs: np.ndarray, edit: Edit) -> None:
     mean = edit.node("Mul", [both.outputs[0], half], like=f"{name}.mean", after=both)
     made = edit.node("Concat", [kept.outputs[0], mean.outputs[0]], like=f"{name}.merged",
                      after=mean, axis=-1)  # fmt: skip
-    for node, size in ((both, len(pairs)), (mean, len(pairs)), (made, width - len(pairs))):
+    for node, size in ((both, len(pairs)), (mean, len(pairs)), (made, len(rest) + len(pairs))):
         _like(node.outputs[0], x, size)
     for layer in site.layers:
         old = layer.node.inputs[1]

@@ -16,12 +16,11 @@ from passes.core import Ctx, Effect, Pass, register
 from passes.probe import first_samples
 
 from .diagonal import ROWS, Channels, Site, observed, rounded, sites, unusable
-from .similar import matched, scores
+from .similar import apart, matched, scores
 from .suppress import VALUES, WEIGHTS, rounded_values
 
 SPLIT = "channels.split"
-"""Metadata of a layer whose input was widened: the width before, and the channels that were split.
-Copies stand behind all channels."""
+"""Metadata of a layer whose input was widened: the width before, and the places of the parts."""
 STEPS = 100
 """Thresholds that are compared, at equal distances from the largest magnitude to the smallest."""
 
@@ -33,9 +32,9 @@ class SplitChannels(Pass):
 
     rewrite:  y = x @ w
               -->
-              y = (Gather(x, c) * (1 / t[c])) @ w[c], c the channels in turn and then the copies,
-              t = ceil(max|x| / threshold); between layers with ReLU or a product between them the
-              parts are computed by the layer before instead
+              y = (Gather(x, c) * (1 / t[c])) @ w[c], c holds channel i as often as t[i] says,
+              t = ceil(max|x| / threshold); with only ReLU or a product between two layers, the
+              first one computes the parts instead
     shapes:   x [T, K], t [K], w [K, N] (Gemm with transB: [N, K]); c [K'], K' = sum of t
     options:  w, a: the types that weights (as for a K x N matrix) and values will be rounded to;
               ratio: K' / K - 1 at most; gain: least fall in dB of the rounded layers' error that
@@ -93,7 +92,7 @@ class SplitChannels(Pass):
         return tries[best], float(fall)
 
     def _split(self, site: Site, parts: np.ndarray, stream: Stream | None, ctx: Ctx) -> None:
-        order, name = order_of(parts), site.x.name
+        order, name = order_of(parts, np.abs(site.weight()).max(axis=1)), site.x.name
         reason = folding_refusal(site, stream, parts, order)
         if reason and not self.online:
             ctx.skip(site.x, reason)
@@ -103,7 +102,7 @@ class SplitChannels(Pass):
         elif site.stream is not None and stream is not None:
             fold_scale(site.stream, parts.astype(np.float64), ctx.edit)
             fold_repeat(stream, order, ctx.edit)
-        split = " ".join(str(c) for c in (len(parts), *np.flatnonzero(parts > 1)))
+        split = " ".join(str(c) for c in (len(parts), *np.flatnonzero(parts[order] > 1)))
         for layer in site.layers:
             ctx.edit.note(layer.node, {SPLIT: split})
         ctx.did(f"%{name}")
@@ -124,9 +123,10 @@ def candidates(top: np.ndarray, ratio: float) -> list[np.ndarray]:
     return found
 
 
-def order_of(parts: np.ndarray) -> np.ndarray:
-    """The channel at each place: all in turn, then the copies of those that have more parts."""
-    return np.concatenate([np.arange(len(parts)), np.repeat(np.arange(len(parts)), parts - 1)])
+def order_of(parts: np.ndarray, widest: np.ndarray) -> np.ndarray:
+    """The channel at each place, parts of a channel apart; widest [K]: see `apart`."""
+    each = np.repeat(np.arange(len(parts)), parts)
+    return each[apart(parts[each] > 1, widest[each])]
 
 
 def loss(

@@ -69,7 +69,7 @@ def test_parts_add_up_exactly():
     x, w = rng.normal(size=(50, 12)) * np.exp(3 * rng.normal(size=12)), rng.normal(size=(12, 7))
     top = np.abs(x).max(0)
     parts = candidates(top, 2.0)[-1]
-    order = order_of(parts)
+    order = order_of(parts, np.ones(len(parts)))
     wide = x[:, order] / parts[order]
     assert len(order) == parts.sum() > 15
     np.testing.assert_allclose(wide @ w[order], x @ w, rtol=0, atol=1e-12 * np.abs(x @ w).max())
@@ -93,7 +93,7 @@ def test_predicted_error_is_that_of_the_split_layer():
     seen, rng = rows(), np.random.default_rng(1)
     weight = rng.normal(size=(16, 5)).astype(np.float32)
     parts = candidates(seen.top, 0.5)[-1]
-    order = order_of(parts)
+    order = order_of(parts, np.ones(len(parts)))
     t = parts[order].astype(np.float32)
     values = rounded_values(
         seen.rows[:, order] / t, seen.low[order] / t, seen.high[order] / t, VALUES
@@ -125,15 +125,25 @@ def test_the_function_stays_and_the_range_falls(text):
 def test_the_gate_is_repeated_as_it_is():
     done = passes.run(gated(), "split_channels{ratio=0.5}", data=data(8)).graph
     gate, up, down = (site.weight.const_value.numpy() for site in linears(done))
-    u, v = ir.parse(GATED).graph.initializers["u"], ir.parse(GATED).graph.initializers["v"]
-    extra = gate.shape[1] - 16
-    assert extra > 0
-    np.testing.assert_array_equal(gate[:, :16], u.const_value.numpy())
-    np.testing.assert_allclose(down[:16], v.const_value.numpy(), rtol=1e-6)
-    for column in range(16, 16 + extra):
-        twin = next(c for c in range(16) if (gate[:, c] == gate[:, column]).all())
-        np.testing.assert_array_equal(up[:, twin], up[:, column])
-        np.testing.assert_array_equal(down[twin], down[column])
+    u, w, v = (site.weight.const_value.numpy() for site in linears(gated()))
+    order = [int(np.flatnonzero((u == column[:, None]).all(axis=0))[0]) for column in gate.T]
+    counts = np.bincount(order, minlength=16)
+    assert counts.min() == 1
+    assert counts[1] > 1
+    np.testing.assert_allclose(up, w[:, order] / counts[order], rtol=1e-6)
+    np.testing.assert_allclose(down, v[order], rtol=1e-6)
+
+
+def test_parts_stand_beside_whole_channels_of_small_weights():
+    """Kernels add up products of places 2j and 2j + 1."""
+    parts, widest = np.array([1, 4, 1, 1, 2, 1, 1, 1, 1, 1]), np.arange(10)[::-1]
+    order = order_of(parts, widest)
+    assert np.bincount(order).tolist() == parts.tolist()
+    pairs = order[: len(order) // 2 * 2].reshape(-1, 2)
+    assert ((parts[pairs] > 1).sum(axis=1) <= 1).all()
+    assert {int(c) for c in pairs[:6, 1]} == {9, 8, 7, 6, 5, 3}
+    crowded = order_of(np.array([3, 1]), np.ones(2))
+    assert np.bincount(crowded).tolist() == [3, 1]
 
 
 @pytest.mark.parametrize("options", ["ratio=0", "gain=60"])
@@ -186,7 +196,8 @@ def test_pairs_are_disjoint_cheap_and_leave_parts_alone():
     costs = np.array([[0, 5, 0, 1.0], [5, 0, 2, 0], [0, 2, 0, 9], [1, 0, 9, 0]])
     assert matched(costs, 2, np.zeros(4, bool)).tolist() == [[0, 3], [2, 1]]
     fixed = np.array([True, False, False, False])
-    assert matched(costs, 2, fixed).tolist() == [[2, 1]]
+    assert matched(costs, 2, fixed).tolist() == [[1, 2]]
+    assert matched(costs, 2, np.ones(4, bool)).shape == (0, 2)
     assert matched(costs, 0, fixed).shape == (0, 2)
 
 
