@@ -4,8 +4,7 @@ python -m benchmarks.captured [--models NAME ...]
 
 Every model in a process of its own. The differences are the largest over the outputs of
 max |difference| / max |output|, at the example's sizes and with every free axis longer; torch
-modules are compared in torch, there in double precision too, ONNX files in ONNX Runtime with its
-rewriting off.
+modules are compared in torch, ONNX files in ONNX Runtime with its rewriting off.
 """
 
 from __future__ import annotations
@@ -34,9 +33,9 @@ from passes.loop import Check
 NAMES = tuple(CASES | GRAPHS)
 COLUMNS = [
     "model", "from", "free_axes", "nodes", "clean_nodes", "blocks", "streams", "foldable",
-    "cpu_s", "delta_mb", "original", "other", "double",
+    "cpu_s", "delta_mb", "original", "other",
 ]  # fmt: skip
-TWICE = "seconds of a second capture in the same process: what the first use loads is not counted"
+TITLE = "Capture (of a second one in a process: what the first use loads is not counted)"
 
 
 def measured(name: str) -> Row:
@@ -47,8 +46,6 @@ def measured(name: str) -> Row:
     row: Row = costs(lambda: held.append(models.capture(model)))
     graph = held[0]
     row["differences"] = differences(model, graph)
-    if sources.in_torch(model):
-        row["double"] = max(differences(model, graph, double=True))
     clean = passes.run(graph, "clean", check=Check.NONE).graph
     kinds = streams(clean)
     return row | {
@@ -62,20 +59,19 @@ def measured(name: str) -> Row:
     }
 
 
-def differences(model: ModuleType, graph: ir.Graph, double: bool = False) -> list[float]:
-    """Of every feed (see `sources.drawn`), in float32 or in double precision."""
+def differences(model: ModuleType, graph: ir.Graph) -> list[float]:
+    """Of every feed (see `sources.drawn`)."""
     outputs = [str(v.name) for v in graph.graph.outputs]
     with tempfile.TemporaryDirectory() as folder:
-        ours = sources.captured(model, graph, Path(folder), double)
-        theirs = sources.source(model, double)
+        ours = sources.captured(model, graph, Path(folder))
+        theirs = sources.source(model)
         feeds = sources.drawn(model, graph)
         return [max(map(gap, theirs(feed), ours(feed), outputs)) for feed in feeds]
 
 
 def told(row: Row) -> Row:
     texts = [f"{each:.1e}" for each in row.get("differences", [])]
-    double = {"double": f"{row['double']:.1e}"} if "double" in row else {}
-    return row | double | dict(zip(("original", "other"), [*texts, "fixed"], strict=False))
+    return row | dict(zip(("original", "other"), [*texts, "fixed"], strict=False))
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -98,7 +94,7 @@ def main(arguments: list[str] | None = None) -> None:
             row["failure"] = str(failure)
         rows.append(row | machine())
         keep("captured", rows[-1], ("model",))
-    show(f"Capture ({TWICE})", [told(row) for row in rows], COLUMNS)
+    show(TITLE, [told(row) for row in rows], COLUMNS)
 
 
 if __name__ == "__main__":

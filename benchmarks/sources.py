@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import importlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -30,8 +29,8 @@ def module(name: str) -> ModuleType:
     if not file.exists():
         raise DataError("no digits data", at=str(file), hint="set PTQC_SHARED")
     found = ModuleType(name)
-    found.load = lambda: file  # type: ignore[attr-defined]
-    found.example = lambda: {"x": np.zeros((20, 3, 32, 32), np.float32)}  # type: ignore
+    example = {"x": np.zeros((20, 3, 32, 32), np.float32)}
+    vars(found).update(load=lambda: file, example=lambda: example)
     return found
 
 
@@ -69,18 +68,14 @@ def in_torch(model: ModuleType) -> bool:
     return not isinstance(model.load(), Path)
 
 
-def source(model: ModuleType, double: bool = False) -> Run:
-    """The model in the framework it comes from: torch, or ONNX Runtime for a file.
-
-    double: torch only; in double precision, where no rounding hides or feigns a difference.
-    """
+def source(model: ModuleType) -> Run:
+    """The model in the framework it comes from: torch, or ONNX Runtime for a file."""
     net, example = model.load(), model.example()
     if isinstance(net, Path):
         return _in_session(net)
-    net = copy.deepcopy(net).double() if double else net
 
     def run(feed: Feed) -> list[np.ndarray]:
-        tensors = iter([_tensor(array, double) for array in feed.values()])
+        tensors = iter([torch.from_numpy(array) for array in feed.values()])
         with torch.no_grad():
             found = net(*_like(example, tensors))
         return [t.numpy() for t in (found if isinstance(found, tuple) else (found,))]
@@ -88,18 +83,13 @@ def source(model: ModuleType, double: bool = False) -> Run:
     return run
 
 
-def _tensor(array: np.ndarray, double: bool) -> torch.Tensor:
-    tensor = torch.from_numpy(array)
-    return tensor.double() if double and tensor.is_floating_point() else tensor
-
-
-def captured(model: ModuleType, graph: ir.Graph, folder: Path, double: bool = False) -> Run:
+def captured(model: ModuleType, graph: ir.Graph, folder: Path) -> Run:
     """The captured graph in the same framework: what differs is the capture, not the kernels."""
     if not in_torch(model):
         file = folder / "captured.onnx"
         ir.save(graph, file)
         return _in_session(file)
-    executor = Executor(graph, dtype=torch.float64 if double else None)
+    executor = Executor(graph)
     return lambda feed: [value.numpy() for value in executor.run(feed).values()]
 
 

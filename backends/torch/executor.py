@@ -12,6 +12,7 @@ import torch
 import backends.torch.ops  # noqa: F401  (fills the table)
 from backends.torch.constants import FOLD_LIMIT, Constants
 from backends.torch.dtypes import TORCH_DTYPES, to_torch
+from backends.torch.joined import joined
 from backends.torch.plan import Plan, execute, execute_watched, schedule
 from backends.torch.program import Program, Settings
 from ir.errors import BackendError, DataError
@@ -205,7 +206,7 @@ class Executor:
         template: list[Any] = [None] * len(program.types)
         for slot, value in keep.items():
             template[slot] = value
-        return schedule(steps, results | keep.keys(), template)
+        return schedule(joined(steps, results | seen), results | keep.keys(), template)
 
     def _announce(self, watch: Watch, slots: list[Any]) -> dict[int, list[str]]:
         """Report what is there before the run; return slot -> names for what is computed."""
