@@ -78,30 +78,32 @@ class Edit:
         domain: str = "",
         before: Node | None = None,
         after: Node | None = None,
+        behind: Value | None = None,
         **attributes,
     ) -> Node:
-        """A new node, its outputs named after `like`, put `before` or `after` another node."""
+        """A new node, its outputs named after `like`, put where `place` says."""
         values = [onnx_ir.val(self.names.fresh(like)) for _ in range(outputs)]
         kept = {key: value for key, value in attributes.items() if value is not None}
         node = onnx_ir.node(op, inputs, kept, domain=domain, outputs=values)
         node.name = self.names.fresh(f"{like}:{op}")
-        self.place(node, before=before, after=after)
+        self.place(node, before=before, after=after, behind=behind)
         return node
 
     def quant(
         self, op: str, qtype: QType, inputs: Sequence[Value], *, like: str,
-        before: Node | None = None, after: Node | None = None,
+        before: Node | None = None, after: Node | None = None, behind: Value | None = None,
     ) -> Node:  # fmt: skip
         """A new Encode, Decode or Scale node; its function is defined by `finish`."""
         node = ops.make(op, qtype, list(inputs), self.names, like)
-        self.place(node, before=before, after=after)
+        self.place(node, before=before, after=after, behind=behind)
         return node
 
     def hadamard(
         self, value: Value, *, like: str, block: int = 0, inverse: bool = False,
-        before: Node | None = None, after: Node | None = None,
+        before: Node | None = None,
     ) -> Node:  # fmt: skip
-        """A Hadamard transform of the last axis (of its blocks) that stays in the graph.
+        """A Hadamard transform of the last axis (of its blocks) that stays in the graph, before a
+        node or behind what makes the value.
 
         ValueError where the order has no matrix (`ir.hadamard.refusal`).
         """
@@ -110,13 +112,23 @@ class Edit:
             found = online_hadamard.factors(order, inverse=inverse)
             self._factors[order, inverse] = [self.constant(f, f"hadamard{len(f)}") for f in found]
         node = online_hadamard.make(value, self._factors[order, inverse], self.names, like)
-        self.place(node, before=before, after=after)
+        self.place(node, before=before, behind=None if before is not None else value)
         return node
 
-    def place(self, node: Node, *, before: Node | None = None, after: Node | None = None) -> None:
-        """Put a node into the graph of its neighbour (the main graph's front without one)."""
+    def place(
+        self, node: Node, *, before: Node | None = None, after: Node | None = None,
+        behind: Value | None = None,
+    ) -> None:  # fmt: skip
+        """Put a node into the graph of its neighbour (the main graph's front without one).
+
+        behind: a value that it reads: next to what makes it, else first in its graph.
+        """
         if self.by:
             node.metadata_props[BY] = self.by
+        if behind is not None:
+            after = behind.producer()
+            if after is None and behind.graph is not None:
+                before = behind.graph[0]
         if before is not None:
             before.graph.insert_before(before, node)  # type: ignore[union-attr]
         elif after is not None:

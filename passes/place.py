@@ -133,10 +133,9 @@ class Place(Pass):
             return
         parts = self._scale(value, producer, ctx)
         name = value.name or "x"
-        maker = parts[0].producer()  # the Scale node, when there is one
-        where = {"after": maker} if maker is not None else _behind(value)
         qtype = at_rank(self.a, value)
-        encode = ctx.edit.quant("Encode", qtype, [value, *parts], like=name, **where)
+        last = value if parts[0].producer() is None else parts[0]  # of a Scale, if there is one
+        encode = ctx.edit.quant("Encode", qtype, [value, *parts], like=name, behind=last)
         decode = ctx.edit.quant(
             "Decode", qtype, [encode.outputs[0], *parts], like=name, after=encode
         )
@@ -158,9 +157,7 @@ class Place(Pass):
         if self.dynamic:
             name = value.name or "x"
             qtype = at_rank(self.a, value)
-            return list(
-                ctx.edit.quant("Scale", qtype, [value], like=name, **_behind(value)).outputs
-            )
+            return list(ctx.edit.quant("Scale", qtype, [value], like=name, behind=value).outputs)
         low, high = collected_range(ctx, value.name or "")
         fixed = FIXED_RANGES.get(producer.op_type if producer is not None else "")
         if fixed is not None:
@@ -247,14 +244,6 @@ def _earlier(first: Node | None, second: Node) -> Node:
         if node is first or node is second:
             return node
     raise AssertionError("the nodes are of two graphs")
-
-
-def _behind(value: Value) -> dict[str, Node]:
-    """Where a node that reads a value may stand first."""
-    producer = value.producer()
-    if producer is not None:
-        return {"after": producer}
-    return {"before": value.graph[0]} if value.graph is not None else {}  # type: ignore[dict-item]
 
 
 def _written(producer: Node, made: Plan) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,11 +11,13 @@ from backends.torch import Executor
 from ir.analysis.masks import masked_values
 from ir.analysis.streams import Stream, streams
 from ir.fold import fold_scale, scale_refusal
+from ir.fold.tensors import exchange
 from ir.formats import integer
 from ir.graph import Graph, Value, array, constant, rank
 from ir.qtype import QType
 from passes.core import Ctx
 from passes.padding import valid_rows, without_padding
+from passes.probe import first_samples
 from passes.rounding.clip_weights import group_extremes
 from passes.rounding.rtn import round_weight
 from passes.sites import Linear, linears
@@ -158,6 +160,30 @@ def merged(parts: Sequence[tuple[int, Channels]]) -> Channels:
     )
 
 
+def measured(
+    graph: Graph, ctx: Ctx, what: str, *, samples: int, rows: int = 0, online: bool = True
+) -> Iterator[tuple[Site, Channels]]:
+    """The sites that factors can be chosen for, one after the other, with what data showed of each.
+
+    The others are skipped, those whose writers take no factor unless it may be done `online`.
+    what: the work that progress is told of. Nothing without data.
+    """
+    found = sites(graph)
+    probes = first_samples(ctx.data or (), samples)
+    if not found or not probes:
+        return
+    seen = observed(graph, [site.x for site in found], probes, rows)
+    for done, site in enumerate(found):
+        ctx.progress(what, done, len(found))
+        reason = unusable(site, seen)
+        if not reason and site.stream is None and not online:
+            reason = site.refusal
+        if reason:
+            ctx.skip(site.x, reason)
+        else:
+            yield site, seen[site.x.name or ""]
+
+
 def unusable(site: Site, seen: Mapping[str, Channels]) -> str:
     """Why nothing can be chosen for a site, or ''."""
     if site.x.name not in seen or not np.isfinite(site.weight()).all():
@@ -210,18 +236,13 @@ def _multiply(site: Site, s: np.ndarray, ctx: Ctx) -> None:
     x = site.x
     kind = np.float32 if x.dtype is None else x.dtype.numpy()
     inverse = ctx.edit.constant((1 / s).astype(kind), f"{x.name}.smoothing")
-    producer = x.producer()
-    first = site.layers[0].node.graph[0]  # type: ignore[index]
-    where = {"after": producer} if producer is not None else {"before": first}
-    made = ctx.edit.node("Mul", [x, inverse], like=f"{x.name}.smooth", **where)  # type: ignore[arg-type]
+    made = ctx.edit.node("Mul", [x, inverse], like=f"{x.name}.smooth", behind=x)
     made.outputs[0].type, made.outputs[0].shape = x.type, x.shape
     for layer in site.layers:
         old = layer.node.inputs[1]
         numbers = array(old)
         assert old is not None
         assert numbers is not None
-        row = s[:, None] if layer.inputs == (0,) else s[None, :]
-        scaled = ctx.edit.constant((numbers * row).astype(numbers.dtype), f"{old.name}.smooth")
+        scaled = numbers * (s[:, None] if layer.inputs == (0,) else s[None, :])
         ctx.edit.set_input(layer.node, 0, made.outputs[0])
-        ctx.edit.set_input(layer.node, 1, scaled)
-        ctx.edit.drop_constant(old)
+        exchange(layer.node, 1, scaled, f"{old.name}.smooth", ctx.edit)

@@ -11,6 +11,7 @@ import numpy as np
 from ir import hadamard
 from ir.analysis.masks import masked_values
 from ir.edit import Edit
+from ir.fold.tensors import exchange
 from ir.graph import Graph, Node, Value, array, constant, nodes, rank
 from passes.core import Ctx, Effect, Pass, register
 from passes.select import select
@@ -72,11 +73,8 @@ class Hadamard(Pass):
             weight = array(site.weight)
             assert weight is not None
             turned = folded(weight.astype(np.float64), site.inputs[0], self.block, signs)
-            new = ctx.edit.constant(turned.astype(weight.dtype), f"{site.weight.name}.mixed")
-            old = site.weight
             ctx.edit.set_input(site.node, 0, mixed)
-            ctx.edit.set_input(site.node, 1, new)
-            ctx.edit.drop_constant(old)
+            exchange(site.node, 1, turned, f"{site.weight.name}.mixed", ctx.edit)
             ctx.did(site.node)
 
     def _refusal(self, site: Linear) -> str:
@@ -90,15 +88,13 @@ class Hadamard(Pass):
         """H(x) for all layers that read x, and the signs before it."""
         x, signs = site.x, None
         width = int(site.weight.shape[site.inputs[0]])  # type: ignore[index,arg-type]
-        where = _behind(x, site.node)
         if self.signs:
             signs = hadamard.signs(width, ctx.rng)
             factors = ctx.edit.constant(signs.astype(np.float32), f"{x.name}.signs")
-            made = ctx.edit.node("Mul", [x, factors], like=f"{x.name}.signed", **where)  # type: ignore[arg-type]
+            made = ctx.edit.node("Mul", [x, factors], like=f"{x.name}.signed", behind=x)
             made.outputs[0].type, made.outputs[0].shape = x.type, x.shape
-            x, where = made.outputs[0], {"after": made}
-        node = ctx.edit.hadamard(x, like=str(site.x.name), block=self.block or width,
-                                 **where)  # type: ignore[arg-type]  # fmt: skip
+            x = made.outputs[0]
+        node = ctx.edit.hadamard(x, like=str(site.x.name), block=self.block or width)
         return node.outputs[0], signs
 
     def _run_pairs(self, products: Iterable[Node], ctx: Ctx) -> None:
@@ -172,11 +168,3 @@ def _mix_pair(node: Node, order: int, edit: Edit) -> None:
     back.outputs[0].type, back.outputs[0].shape = k.type, k.shape
     edit.set_input(node, 0, left.outputs[0])
     edit.set_input(node, 1, back.outputs[0])
-
-
-def _behind(value: Value, reader: Node) -> dict[str, Node]:
-    """Where a node that reads a value stands: behind what makes it, else first in the graph."""
-    producer = value.producer()
-    if producer is not None:
-        return {"after": producer}
-    return {"before": reader.graph[0]} if value.is_graph_input() else {"before": reader}  # type: ignore[index]

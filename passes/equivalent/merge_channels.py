@@ -9,6 +9,7 @@ import numpy as np
 import onnx_ir
 
 from ir.edit import Edit
+from ir.fold.tensors import exchange
 from ir.graph import Graph, Node, Value, array
 from passes.core import Ctx, Effect, Pass, Stat, register
 
@@ -84,12 +85,9 @@ class MergeChannels(Pass):
 
 def _merge(site: Site, pairs: np.ndarray, rest: np.ndarray, edit: Edit) -> None:
     x = site.x
-    producer = x.producer()
-    first = site.layers[0].node.graph[0]  # type: ignore[index]
-    where: dict[str, Node] = {"after": producer} if producer is not None else {"before": first}
-    kept = _take(x, rest, "kept", edit, where)
-    left = _take(x, pairs[:, 0], "left", edit, {"after": kept})
-    right = _take(x, pairs[:, 1], "right", edit, {"after": left})
+    right = _take(x, pairs[:, 1], "right", edit)  # each is put before the one made earlier
+    left = _take(x, pairs[:, 0], "left", edit)
+    kept = _take(x, rest, "kept", edit)
     kind = np.float32 if x.dtype is None else x.dtype.numpy()
     half = edit.constant(np.array(0.5, kind), f"{x.name}.half")
     name = str(x.name)
@@ -108,16 +106,13 @@ def _merge(site: Site, pairs: np.ndarray, rest: np.ndarray, edit: Edit) -> None:
         summed = rows[pairs[:, 0]].astype(np.float64) + rows[pairs[:, 1]]
         fewer = np.moveaxis(np.concatenate([rows[rest], summed]), 0, layer.inputs[0])
         edit.set_input(layer.node, 0, made.outputs[0])
-        edit.set_input(
-            layer.node, 1, edit.constant(fewer.astype(numbers.dtype), f"{old.name}.merged")
-        )
-        edit.drop_constant(old)
+        exchange(layer.node, 1, fewer, f"{old.name}.merged", edit)
         edit.note(layer.node, {SPLIT: ""})
 
 
-def _take(x: Value, places: np.ndarray, name: str, edit: Edit, where: dict[str, Node]) -> Node:
+def _take(x: Value, places: np.ndarray, name: str, edit: Edit) -> Node:
     held = edit.constant(places, f"{x.name}.{name}_places")
-    node = edit.node("Gather", [x, held], like=f"{x.name}.{name}", axis=-1, **where)  # type: ignore[arg-type]
+    node = edit.node("Gather", [x, held], like=f"{x.name}.{name}", axis=-1, behind=x)
     _like(node.outputs[0], x, len(places))
     return node
 

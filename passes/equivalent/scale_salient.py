@@ -10,9 +10,8 @@ import numpy as np
 from ir.graph import Graph
 from ir.qtype import QType
 from passes.core import Ctx, Effect, Pass, register
-from passes.probe import first_samples
 
-from .diagonal import ROWS, divide, observed, rounded, sites, unusable
+from .diagonal import ROWS, divide, measured, rounded
 
 STEPS = 20
 """Ratios 0, 1/20 ... 19/20 are compared."""
@@ -47,20 +46,10 @@ class ScaleSalient(Pass):
     online: bool = False
 
     def run(self, graph: Graph, ctx: Ctx) -> None:
-        found = sites(graph)
-        probes = first_samples(ctx.data or (), self.samples)
-        if not found or not probes:
-            return
-        seen = observed(graph, [site.x for site in found], probes, ROWS)
-        for done, site in enumerate(found):
-            ctx.progress("searching ratios", done, len(found))
-            reason = unusable(site, seen)
-            if reason or (site.stream is None and not self.online):
-                ctx.skip(site.x, reason or site.refusal)
-                continue
-            here = seen[site.x.name or ""]
-            mean, weight = site.tied(here.mean), site.weight()
-            s, ratio = best_ratio(mean, here.rows, weight, self.w)
+        for site, seen in measured(
+            graph, ctx, "searching ratios", samples=self.samples, rows=ROWS, online=self.online
+        ):
+            s, ratio = best_ratio(site.tied(seen.mean), seen.rows, site.weight(), self.w)
             if not ratio:
                 ctx.skip(site.x, "no ratio lowers the error of its layers' outputs")
                 continue

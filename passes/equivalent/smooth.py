@@ -9,9 +9,8 @@ import numpy as np
 
 from ir.graph import Graph
 from passes.core import Ctx, Effect, Pass, register
-from passes.probe import first_samples
 
-from .diagonal import Channels, Site, balanced, divide, observed, sites, unusable
+from .diagonal import Channels, Site, balanced, divide, measured
 
 STRENGTHS = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 """How much of a channel's range goes into the weights: the exponents that are compared."""
@@ -59,17 +58,10 @@ class Smooth(Pass):
     octaves: int | None = None
 
     def run(self, graph: Graph, ctx: Ctx) -> None:
-        found = sites(graph)
-        probes = first_samples(ctx.data or (), self.samples)
-        if not found or not probes:
-            return
-        seen = observed(graph, [site.x for site in found], probes)
-        for site in found:
-            reason = unusable(site, seen)
-            if reason:
-                ctx.skip(site.x, reason)
-                continue
-            s, reason = self._factors(site, seen[site.x.name or ""])
+        for site, seen in measured(
+            graph, ctx, "choosing factors", samples=self.samples, online=self.online
+        ):
+            s, reason = self._factors(site, seen)
             if reason:
                 ctx.skip(site.x, reason)
             else:

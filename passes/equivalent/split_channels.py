@@ -10,12 +10,12 @@ import onnx_ir
 
 from ir.analysis.streams import Stream, streams
 from ir.fold import fold_repeat, fold_scale, repeat_refusal, scale_refusal
-from ir.graph import Graph, Node, array
+from ir.fold.tensors import exchange
+from ir.graph import Graph, array
 from ir.qtype import QType
 from passes.core import Ctx, Effect, Pass, register
-from passes.probe import first_samples
 
-from .diagonal import ROWS, Channels, Site, observed, rounded, sites, unusable
+from .diagonal import ROWS, Channels, Site, measured, rounded
 from .similar import apart, matched, scores
 from .suppress import VALUES, WEIGHTS, rounded_values
 
@@ -60,19 +60,11 @@ class SplitChannels(Pass):
     online: bool = True
 
     def run(self, graph: Graph, ctx: Ctx) -> None:
-        found = sites(graph)
-        probes = first_samples(ctx.data or (), self.samples)
-        if not found or not probes:
-            return
-        seen = observed(graph, [site.x for site in found], probes, ROWS)
         orders = {id(stream.value): stream for stream in streams(graph, "permute")}
-        for done, site in enumerate(found):
-            ctx.progress("searching thresholds", done, len(found))
-            reason = unusable(site, seen)
-            if reason:
-                ctx.skip(site.x, reason)
-                continue
-            parts, fall = self._best(site, seen[site.x.name or ""])
+        for site, seen in measured(
+            graph, ctx, "searching thresholds", samples=self.samples, rows=ROWS
+        ):
+            parts, fall = self._best(site, seen)
             if (parts == 1).all() or fall < self.gain:
                 reason = f"its layers' error would fall by {fall:.1f} dB, less than {self.gain:g}"
                 ctx.skip(site.x, reason)
@@ -172,13 +164,10 @@ def folding_refusal(site: Site, stream: Stream | None, parts: np.ndarray, order:
 def _gather(site: Site, parts: np.ndarray, order: np.ndarray, ctx: Ctx) -> None:
     """The parts, made in the graph for the site's layers alone."""
     x, edit = site.x, ctx.edit
-    producer = x.producer()
-    first = site.layers[0].node.graph[0]  # type: ignore[index]
-    where: dict[str, Node] = {"after": producer} if producer is not None else {"before": first}
     kind = np.float32 if x.dtype is None else x.dtype.numpy()
     places = edit.constant(order, f"{x.name}.places")
     shares = edit.constant((1 / parts[order]).astype(kind), f"{x.name}.shares")
-    taken = edit.node("Gather", [x, places], like=f"{x.name}.taken", axis=-1, **where)  # type: ignore[arg-type]
+    taken = edit.node("Gather", [x, places], like=f"{x.name}.taken", axis=-1, behind=x)
     made = edit.node("Mul", [taken.outputs[0], shares], like=f"{x.name}.split", after=taken)
     for node in (taken, made):
         node.outputs[0].type = x.type
@@ -188,10 +177,9 @@ def _gather(site: Site, parts: np.ndarray, order: np.ndarray, ctx: Ctx) -> None:
         numbers = array(old)
         assert old is not None
         assert numbers is not None
-        repeated = edit.constant(np.take(numbers, order, axis=layer.inputs[0]), f"{old.name}.split")
+        repeated = np.take(numbers, order, axis=layer.inputs[0])
         edit.set_input(layer.node, 0, made.outputs[0])
-        edit.set_input(layer.node, 1, repeated)
-        edit.drop_constant(old)
+        exchange(layer.node, 1, repeated, f"{old.name}.split", edit)
 
 
 def widened(x: onnx_ir.Value, width: int) -> onnx_ir.Shape | None:

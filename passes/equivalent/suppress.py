@@ -11,9 +11,8 @@ from ir.formats import integer
 from ir.graph import Graph
 from ir.qtype import QType
 from passes.core import Ctx, Effect, Pass, register
-from passes.probe import first_samples
 
-from .diagonal import ROWS, Channels, Site, divide, observed, rounded, sites, unusable
+from .diagonal import ROWS, Channels, Site, divide, measured, rounded
 
 TRIES = 40
 """Thresholds that are compared, at equal ratios from the largest magnitude down to that of the
@@ -53,18 +52,10 @@ class Suppress(Pass):
     online: bool = False
 
     def run(self, graph: Graph, ctx: Ctx) -> None:
-        found = sites(graph)
-        probes = first_samples(ctx.data or (), self.samples)
-        if not found or not probes:
-            return
-        seen = observed(graph, [site.x for site in found], probes, ROWS)
-        for done, site in enumerate(found):
-            ctx.progress("searching thresholds", done, len(found))
-            reason = unusable(site, seen)
-            if reason or (site.stream is None and not self.online):
-                ctx.skip(site.x, reason or site.refusal)
-                continue
-            s = self._best(site, seen[site.x.name or ""])
+        for site, seen in measured(
+            graph, ctx, "searching thresholds", samples=self.samples, rows=ROWS, online=self.online
+        ):
+            s = self._best(site, seen)
             if (s == 1).all():
                 ctx.skip(site.x, "no threshold lowers the error of its layers' outputs")
                 continue
