@@ -164,9 +164,10 @@ class Loop:
             self._last = self._outputs()
             report.sqnr = evaluate.sqnr(self._original, self._last)  # type: ignore[arg-type]
         elif comparing and step.effect is not Effect.LOSSY:
-            self._open += [report] if touched else []
-            if touched or step.effect is Effect.EXACT:
-                report.difference = None if touched else 0.0
+            if touched:
+                self._open.append(report)
+            elif step.effect is Effect.EXACT:
+                report.difference = 0.0
             if self._ends_stretch(step, report.number):
                 self._compare_open(step)
         report.check_seconds = time.perf_counter() - started

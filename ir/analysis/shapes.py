@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import onnx_ir
 from onnx_ir.passes.common import ShapeInferencePass
@@ -95,6 +95,12 @@ def dims(value: Value | None) -> tuple[Dim, ...] | None:
     if shape is None:
         return None
     return tuple([d if d.__class__ is int else _dim(d) for d in shape.dims])  # type: ignore
+
+
+def known(found: Sequence[Dim]) -> tuple[int, ...] | None:
+    """The dims where all of them are numbers."""
+    numbers = tuple(d for d in found if isinstance(d, int))
+    return numbers if len(numbers) == len(found) else None
 
 
 def _dim(dim: int | onnx_ir.SymbolicDim) -> Dim:

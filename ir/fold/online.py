@@ -7,7 +7,7 @@ import onnx_ir
 
 from ir.analysis.rotations import Edge, MatrixStream
 from ir.edit import Edit
-from ir.graph import Node, Value, rank
+from ir.graph import Value, rank
 
 from .matrix import Map
 
@@ -20,7 +20,7 @@ def online_refusal(stream: MatrixStream, limit: int) -> str:
     if len(edges) > limit:
         return edges[0].reason + (f" (first of {len(edges)} such places)" if edges[1:] else "")
     for edge in edges:
-        if _side(edge) is None or _anchor(edge.value, stream) is None:
+        if _side(edge) is None or not _placeable(edge.value):
             return f"{edge.reason}, and its channels are not the last axis or the one before"
     return ""
 
@@ -32,7 +32,7 @@ def put_online(stream: MatrixStream, each: Map, edit: Edit) -> None:
     """
     matrix = each.write(np.eye(stream.size))
     for edge in _once(stream.entries):
-        mapped = _product(edge, matrix, "turned", stream, edit)
+        mapped = _product(edge, matrix, "turned", edit)
         for node, index in stream.uses[id(edge.value)]:
             edit.set_input(node, index, mapped)
     if not stream.exits:
@@ -41,7 +41,7 @@ def put_online(stream: MatrixStream, each: Map, edit: Edit) -> None:
     inverse = each.read(np.eye(stream.size)).T
     back: dict[int, Value] = {}
     for edge in _once(stream.exits):
-        back[id(edge.value)] = _product(edge, inverse, "back", stream, edit)
+        back[id(edge.value)] = _product(edge, inverse, "back", edit)
     for edge in stream.exits:
         if edge.node is not None:
             edit.set_input(edge.node, edge.index, back[id(edge.value)])
@@ -55,11 +55,10 @@ def put_online(stream: MatrixStream, each: Map, edit: Edit) -> None:
 def subtract_mean(stream: MatrixStream, edit: Edit) -> None:
     """Take the mean of the channels away from what comes in."""
     for edge in _once(stream.entries):
-        place, value = _anchor(edge.value, stream), edge.value
-        assert place is not None
+        value = edge.value
         axes = edit.constant(np.array([edge.vectors.axis]), f"{value.name}.axis")
         name = f"{value.name}.mean"
-        mean = edit.node("ReduceMean", [value, axes], like=name, **place)  # type: ignore[arg-type]
+        mean = edit.node("ReduceMean", [value, axes], like=name, behind=value)
         shape = list(value.shape or ())
         shape[edge.vectors.axis] = 1
         mean.outputs[0].type, mean.outputs[0].shape = value.type, onnx_ir.Shape(shape)
@@ -82,25 +81,18 @@ def _side(edge: Edge) -> str | None:
     return {axes - 1: "right", axes - 2: "left"}.get(v.axis)
 
 
-def _anchor(value: Value, stream: MatrixStream) -> dict[str, Node] | None:
-    """Where a node that reads the value may stand: behind its producer; an input of the main graph
-    is there from the start. None for inputs of bodies."""
-    producer = value.producer()
-    if producer is not None:
-        return {"after": producer}
-    uses = stream.uses.get(id(value), ())
-    scope = uses[0][0].graph if uses else None
-    return {"before": scope[0]} if scope is not None and value.is_graph_input() else None  # type: ignore
+def _placeable(value: Value) -> bool:
+    """Whether a node that reads the value can stand behind it: an initializer has no place."""
+    return value.producer() is not None or value.is_graph_input()
 
 
-def _product(edge: Edge, matrix: np.ndarray, what: str, stream: MatrixStream, edit: Edit) -> Value:
-    value, place = edge.value, _anchor(edge.value, stream)
-    assert place is not None
+def _product(edge: Edge, matrix: np.ndarray, what: str, edit: Edit) -> Value:
+    value = edge.value
     assert value.dtype is not None
     left = _side(edge) == "left"
     numbers = (matrix.T if left else matrix).astype(value.dtype.numpy())
     held = edit.constant(numbers, f"{value.name}.matrix", at=value.producer())
     inputs = [held, value] if left else [value, held]
-    made = edit.node("MatMul", inputs, like=f"{value.name}.{what}", **place).outputs[0]  # type: ignore[arg-type]
+    made = edit.node("MatMul", inputs, like=f"{value.name}.{what}", behind=value).outputs[0]
     made.type, made.shape = value.type, value.shape
     return made

@@ -118,14 +118,14 @@ def reshaped(
     if old is None or new is None:
         return None
     axis, length = vectors.axis, old[vectors.axis]
-    rest = old[axis + 1 :]
-    if all(isinstance(d, int) for d in rest):
-        count = math.prod(rest)  # type: ignore[arg-type]
+    rest = shapes.known(old[axis + 1 :])
+    if rest is not None:
+        count = math.prod(rest)
         for place in reversed(range(len(new))):
-            tail = new[place + 1 :]
-            if not all(isinstance(d, int) for d in tail) or math.prod(tail) > count:  # type: ignore
+            tail = shapes.known(new[place + 1 :])
+            if tail is None or math.prod(tail) > count:
                 break
-            here, same = new[place], math.prod(tail) == count  # type: ignore[arg-type]
+            here, same = new[place], math.prod(tail) == count
             if same and isinstance(here, int) and here > 1 and here % vectors.size == 0:
                 whole = vectors.part is None or here == length
                 return Vectors(place, vectors.size, vectors.part) if whole else None
@@ -203,12 +203,13 @@ def _parts_ahead(node: Node, vectors: Vectors) -> Iterator[tuple[Value, Vectors 
         yield from ((value, vectors) for value in node.outputs)
         return
     found, dims = _parts(node), shapes.dims(node.inputs[0])
-    if found is None or dims is None or found[0] != vectors.axis:
+    size = None if dims is None else dims[vectors.axis]
+    if found is None or found[0] != vectors.axis or not isinstance(size, int):
         yield node.outputs[0], None
         return
-    begin, end = vectors.part or (0, dims[vectors.axis])
+    begin, end = vectors.part or (0, size)
     for value, start, stop in found[1]:
-        first, last = max(start, begin), min(stop, end)  # type: ignore[type-var]
+        first, last = max(start, begin), min(stop, end)
         if first >= last:
             continue
         cut = (first - begin) % vectors.size or (last - begin) % vectors.size

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ir.analysis import shapes
+from ir.analysis.shapes import Dim
 from ir.errors import describe
 from ir.graph import Node, Value, array, attribute, constant, rank
 
@@ -105,9 +106,12 @@ class MatrixWalk:
     def stop(self, reason: str) -> None:
         self.stopped = self.stopped or reason
 
-    def write_to(self, node: Node, index: int, vectors: Vectors, size: int, length: int) -> None:
+    def write_to(self, node: Node, index: int, vectors: Vectors, size: int, length: Dim) -> None:
         """A constant operand: its axis counted from the end of a value of rank `size`."""
         tensor = constant(node.inputs[index])
+        if not isinstance(length, int):
+            self.stop(f"{describe(node)} holds a constant over an axis of unknown length")
+            return
         if tensor is None or not tensor.dtype.is_floating_point():
             self.stop(f"{describe(node)} holds a constant that is not floating-point")
             return
@@ -118,10 +122,11 @@ class MatrixWalk:
         weight = node.inputs[index]
         dims = shapes.dims(weight)
         place = Vectors(axis, vectors.size, vectors.part)
-        if dims is None or not isinstance(dims[axis], int) or not fitting(weight, place):
+        length = None if dims is None else dims[axis]
+        if dims is None or not isinstance(length, int) or not fitting(weight, place):
             self.stop(f"{describe(node)} has a weight that the channels do not fill")
             return
-        port = MatrixPort(node, index, axis - len(dims), dims[axis], self.size, vectors.part)  # type: ignore
+        port = MatrixPort(node, index, axis - len(dims), length, self.size, vectors.part)
         self.readers.setdefault((id(node), index, vectors), port)
 
     def enter(self, value: Value, vectors: Vectors, reason: str) -> None:

@@ -72,7 +72,7 @@ def _moved_from(walk: MatrixWalk, node: Node, value: Value, v: Vectors) -> str:
         return "mixes the channels with other axes"
     if constant(source) is not None:
         length = (shapes.dims(source) or ())[found.axis]
-        walk.write_to(node, 0, found, rank(source) or 0, int(length))  # type: ignore[arg-type]
+        walk.write_to(node, 0, found, rank(source) or 0, length)
     else:
         walk.add(source, found)
     return ""
@@ -92,7 +92,7 @@ def _operands(walk: MatrixWalk, node: Node, which, v: Vectors) -> str:
         steps.append((operand, found))
     for index in which:
         if node.inputs[index] is not None and constant(node.inputs[index]) is not None:
-            walk.write_to(node, index, v, rank(output) or 0, int(length))  # type: ignore[arg-type]
+            walk.write_to(node, index, v, rank(output) or 0, length)
     for step in steps:
         walk.add(*step)
     return ""
@@ -117,7 +117,7 @@ def _joined(walk: MatrixWalk, node: Node, v: Vectors) -> str:
     for index, operand in enumerate(node.inputs):
         if operand is not None and constant(operand) is not None:
             length = (shapes.dims(operand) or ())[v.axis]
-            walk.write_to(node, index, v, size, int(length))  # type: ignore[arg-type]
+            walk.write_to(node, index, v, size, length)
         elif operand is not None:
             walk.add(operand, v)
     return ""
@@ -141,10 +141,10 @@ def _linear(walk: MatrixWalk, node: Node, v: Vectors) -> str:
     bias = node.inputs[2] if len(node.inputs) > 2 else None
     if bias is not None and constant(bias) is None:
         return "has a computed bias"
-    walk.write_to(node, 1, place, rank(weight) or 0, int(length))  # type: ignore[arg-type]
+    walk.write_to(node, 1, place, rank(weight) or 0, length)
     if bias is not None:
         last = Vectors(0, v.size, v.part) if node.op_type == "Conv" else v
-        walk.write_to(node, 2, last, 1 if node.op_type == "Conv" else size, int(length))  # type: ignore
+        walk.write_to(node, 2, last, 1 if node.op_type == "Conv" else size, length)
     return ""
 
 

@@ -198,7 +198,8 @@ def reshaped(source: Value | None, target: Value | None, axes: Axes) -> Axes | N
 
 
 def _product(found: Sequence[Dim]) -> int | None:
-    return math.prod(found) if all(isinstance(d, int) for d in found) else None  # type: ignore
+    numbers = shapes.known(found)
+    return None if numbers is None else math.prod(numbers)
 
 
 def _length(found: Sequence[Dim], count: int) -> int | None:
