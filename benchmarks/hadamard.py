@@ -2,8 +2,7 @@
 
     python -m benchmarks.hadamard [--size 4096] [--rounds 5]
 
-CPU seconds on one thread, float32, median of interleaved rounds; the memory above the weight is the
-peak of this process over what was held before. brevitas runs in an environment of its own.
+Median CPU seconds on one thread, float32; brevitas runs in an environment of its own.
 """
 
 from __future__ import annotations
@@ -21,20 +20,8 @@ from benchmarks.peers import Failed, Peer, script
 from benchmarks.record import Row, keep, machine, show
 from ir import hadamard
 
-BREVITAS = Peer("brevitas", "", {}, ("brevitas==0.13.4", "torch==2.13.0", "dependencies==2.0.1"))
-CODE = """
-import json, sys, time, torch
-torch.set_num_threads(1)
-from brevitas.graph.hadamard import matmul_hadU
-size, rounds = int(sys.argv[1]), int(sys.argv[2])
-w = torch.randn(size, size, generator=torch.Generator().manual_seed(0))
-seconds = []
-for _ in range(rounds + 1):
-    before = time.process_time()
-    matmul_hadU(w)
-    seconds.append(time.process_time() - before)
-print(json.dumps(sorted(seconds[1:])[rounds // 2]))
-"""
+REQUIRED = ("brevitas==0.13.4", "torch==2.13.0", "dependencies==2.0.1")
+BREVITAS = Peer("brevitas", "brevitas", {}, REQUIRED)
 COLUMNS = ["name", "size", "cpu_s", "of_dense"]
 
 
@@ -74,8 +61,8 @@ def main(arguments: list[str] | None = None) -> None:
     found = script([sys.executable, "-m", "benchmarks.hadamard", *sizes], 600)
     failure = ""
     try:
-        command = [BREVITAS.python(), "-c", CODE, args.size, args.rounds]
-        found["brevitas matmul_hadU"] = script(command, 600)
+        command = [BREVITAS.python(), "-m", "benchmarks.workers.brevitas", args.size, args.rounds]
+        found["brevitas matmul_hadU"] = script(command, 600)  # type: ignore[assignment]
     except (Failed, OSError) as error:
         failure = str(error)
     rows: list[Row] = [

@@ -30,7 +30,7 @@ class Edit:
         self.names = Names(graph)
         self._bodies: set[onnx_ir.Graph] | None = None
         self._counts: Counter[str] | None = None
-        self._factors: dict[tuple[int, bool], list[Value]] = {}
+        self._factors: dict[int, list[Value]] = {}
 
     # -- making ---------------------------------------------------------------------------------
 
@@ -99,19 +99,18 @@ class Edit:
         return node
 
     def hadamard(
-        self, value: Value, *, like: str, block: int = 0, inverse: bool = False,
-        before: Node | None = None,
-    ) -> Node:  # fmt: skip
+        self, value: Value, *, like: str, block: int = 0, before: Node | None = None
+    ) -> Node:
         """A Hadamard transform of the last axis (of its blocks) that stays in the graph, before a
         node or behind what makes the value.
 
         ValueError where the order has no matrix (`ir.hadamard.refusal`).
         """
         order = block or int(value.shape[-1])  # type: ignore[index,arg-type]
-        if (order, inverse) not in self._factors:
-            found = online_hadamard.factors(order, inverse=inverse)
-            self._factors[order, inverse] = [self.constant(f, f"hadamard{len(f)}") for f in found]
-        node = online_hadamard.make(value, self._factors[order, inverse], self.names, like)
+        if order not in self._factors:
+            found = online_hadamard.factors(order)
+            self._factors[order] = [self.constant(f, f"hadamard{len(f)}") for f in found]
+        node = online_hadamard.make(value, self._factors[order], self.names, like)
         self.place(node, before=before, behind=None if before is not None else value)
         return node
 

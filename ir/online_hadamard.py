@@ -2,8 +2,8 @@
 
     %y = quant.Hadamard:12x64(%x, %h12, %h64)        y = x (h12 (x) h64) over the last axis
 
-The factors are constants (scaled by 1/sqrt of their orders, transposed for the inverse), shared by
-the nodes of one pass. Where their orders do not multiply to the whole axis, it is cut into blocks.
+The factors are constants (scaled by 1/sqrt of their orders), shared by the nodes of one pass. Where
+their orders do not multiply to the whole axis, it is cut into blocks.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import onnx_ir
 
 from . import hadamard
 from .errors import PipelineError, VerifyError
-from .graph import QUANT_DOMAIN, Names, Node, Value, array
+from .graph import QUANT_DOMAIN, Names, Node, Value
 
 OP = "Hadamard"
 
@@ -54,10 +54,9 @@ def orders(overload: str) -> tuple[int, ...]:
     return tuple(map(int, parts))
 
 
-def factors(order: int, *, inverse: bool) -> list[np.ndarray]:
-    """The constants f32 whose Kronecker product is H (Hᵀ when `inverse`) of this order."""
-    found = [part / np.sqrt(len(part)) for part in hadamard.parts(order)]
-    return [(part.T if inverse else part).astype(np.float32) for part in found]
+def factors(order: int) -> list[np.ndarray]:
+    """The constants f32 whose Kronecker product is H of this order."""
+    return [(part / np.sqrt(len(part))).astype(np.float32) for part in hadamard.parts(order)]
 
 
 def make(value: Value, factors: list[Value], names: Names, like: str) -> Node:
@@ -100,13 +99,3 @@ def check(node: Node) -> None:
             f"%{x.name if x else ''}",
             at=node, hint="choose factors whose orders multiply to a divisor of the width",
         )  # fmt: skip
-
-
-def dense(node: Node) -> np.ndarray:
-    """The block [n, n] in float64 that a node multiplies by: for tests and small widths."""
-    found = np.ones((1, 1))
-    for factor in node.inputs[1:]:
-        numbers = array(factor)
-        assert numbers is not None
-        found = np.kron(found, numbers.astype(np.float64))
-    return found
