@@ -220,6 +220,8 @@ FLOORS = {
     "w8a8_smooth": 26.0,
     "quarot": 30.0,
     "quarot_w4a4": 12.0,
+    "spinquant": 12.0,
+    "ostquant": 12.0,
     "dfq": 24.0,
     "smoothquant": 26.0,
     "smoothquant_dynamic": 28.0,

@@ -11,7 +11,7 @@ initializers and for any value that the student computes on the way (a decoded w
 """
 
 from calib.replay.loop import Found, Settings, reconstruct
-from calib.replay.loss import mean_square
+from calib.replay.loss import mean_square, relative_square, top_divergence
 from calib.replay.regions import Region, regions
 from calib.replay.saved import Saved
 from calib.replay.stream import Cache, Replay
@@ -26,4 +26,6 @@ __all__ = [
     "mean_square",
     "reconstruct",
     "regions",
+    "relative_square",
+    "top_divergence",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir
 
-from ir.analysis.rotations import Edge, MatrixStream
+from ir.analysis.rotations import Edge, MatrixPort, MatrixStream
 from ir.edit import Edit
 from ir.graph import Value, rank
 
@@ -25,23 +25,30 @@ def online_refusal(stream: MatrixStream, limit: int) -> str:
     return ""
 
 
-def put_online(stream: MatrixStream, each: Map, edit: Edit) -> None:
+def put_online(
+    stream: MatrixStream, each: Map, edit: Edit
+) -> tuple[list[MatrixPort], list[MatrixPort]]:
     """Map what comes in by products with M, and what goes out by products with its inverse.
 
-    Before the map is folded (`fold_maps`): the values keep what they are called by.
+    Before the map is folded (`fold_maps`): the values keep what they are called by. Gives the new
+    constants as (writers, readers): after the identity, any map may be folded into them.
     """
+    writers: list[MatrixPort] = []
+    readers: list[MatrixPort] = []
     matrix = each.write(np.eye(stream.size))
     for edge in _once(stream.entries):
         mapped = _product(edge, matrix, "turned", edit)
+        writers.append(_port(edge, mapped, reads=False))
         for node, index in stream.uses[id(edge.value)]:
             edit.set_input(node, index, mapped)
     if not stream.exits:
-        return
+        return writers, readers
     assert each.read is not None
     inverse = each.read(np.eye(stream.size)).T
     back: dict[int, Value] = {}
     for edge in _once(stream.exits):
         back[id(edge.value)] = _product(edge, inverse, "back", edit)
+        readers.append(_port(edge, back[id(edge.value)], reads=True))
     for edge in stream.exits:
         if edge.node is not None:
             edit.set_input(edge.node, edge.index, back[id(edge.value)])
@@ -50,6 +57,7 @@ def put_online(stream: MatrixStream, each: Map, edit: Edit) -> None:
             edit.output_instead(edge.value, back[id(edge.value)])
         else:
             edit.take_name(edge.value, back[id(edge.value)])
+    return writers, readers
 
 
 def subtract_mean(stream: MatrixStream, edit: Edit) -> None:
@@ -79,6 +87,14 @@ def _side(edge: Edge) -> str | None:
     if length != v.size or v.part is not None or axes < 2:
         return None
     return {axes - 1: "right", axes - 2: "left"}.get(v.axis)
+
+
+def _port(edge: Edge, product: Value, *, reads: bool) -> MatrixPort:
+    """The matrix of a product as a constant that writes the vectors, or that contracts them."""
+    node, size = product.producer(), edge.vectors.size
+    assert node is not None
+    left = _side(edge) == "left"
+    return MatrixPort(node, 0 if left else 1, -1 if left == reads else -2, size, size)
 
 
 def _placeable(value: Value) -> bool:
