@@ -114,6 +114,14 @@ class Edit:
         self.place(node, before=before, behind=None if before is not None else value)
         return node
 
+    def turn(self, value: Value, matrix: np.ndarray, *, like: str) -> Node:
+        """The last axis of a value times an orthogonal matrix [n, n], which stays float in the
+        graph: a Hadamard op of one factor, which need not be a Hadamard matrix."""
+        held = self.constant(matrix.astype(np.float32), f"{value.name}.matrix")
+        node = online_hadamard.make(value, [held], self.names, like)
+        self.place(node, behind=value)
+        return node
+
     def place(
         self, node: Node, *, before: Node | None = None, after: Node | None = None,
         behind: Value | None = None,

@@ -222,6 +222,7 @@ FLOORS = {
     "quarot_w4a4": 12.0,
     "spinquant": 12.0,
     "ostquant": 12.0,
+    "lrq_dit": 9.0,
     "dfq": 24.0,
     "smoothquant": 26.0,
     "smoothquant_dynamic": 28.0,

@@ -151,7 +151,7 @@ class Learning:
         self.rows = [_tensor(valid_rows(graph, feed)) for feed in feeds]
         self.judging = judges(len(feeds), 0.25)
         self.training = [i for i in range(len(feeds)) if i not in self.judging] or self.judging
-        self.names = [n for n in self.teacher.outputs][: 1 if how.top else None]
+        self.names = list(self.teacher.outputs)[: 1 if how.top else None]
         plain = {n: torch.eye(size, dtype=torch.float64) for n, size in student.turns.items()}
         drawn = {n: _drawn(size, ctx.rng) for n, size in student.turns.items()}
         logs = {n: torch.zeros(size, dtype=torch.float64) for n, size in student.scales.items()}
