@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,9 +12,8 @@ import numpy as np
 import torch
 
 from backends.torch import Executor
-from calib.checkpoint import digest, key_of
 from calib.interrupts import whole_steps
-from calib.replay import Saved, relative_square, top_divergence
+from calib.replay import Saved, relative_square, top_divergence, work_key
 from calib.replay.loop import judges
 from calib.replay.stiefel import RiemannianAdam, nearest_orthogonal
 from ir.analysis.rotations import MatrixStream
@@ -100,7 +98,7 @@ class LearnRotation(Pass):
         feeds = in_batches(first_samples(ctx.data or (), self.samples, graph), self.batch, graph)
         if not feeds or not (streams or chosen):
             return
-        saved = Saved(ctx.checkpoint, self._key(graph, feeds, ctx.seed))
+        saved = Saved(ctx.checkpoint, work_key(graph, feeds, str(self), ctx.seed))
         learned = Learning(graph, Student(graph, options), feeds, self, ctx).learn(saved)
         if learned is None:
             for site in (*streams, *chosen):
@@ -110,10 +108,6 @@ class LearnRotation(Pass):
             _turn(streams, learned, ctx)
             _scale(graph, learned, ctx)
         saved.remove()
-
-    def _key(self, graph: Graph, feeds: Sequence[Mapping[str, np.ndarray]], seed: int) -> str:
-        text = [key_of(graph, {}, {}), str(self), str(seed), *map(digest, feeds)]
-        return hashlib.sha256("\n".join(text).encode()).hexdigest()
 
 
 def _turn(streams: Sequence[MatrixStream], learned: Mapping[str, np.ndarray], ctx: Ctx) -> None:
