@@ -10,15 +10,17 @@ A region is named by values that both graphs compute; `replace` may give new ten
 initializers and for any value that the student computes on the way (a decoded weight).
 """
 
+from calib.replay.judge import Outputs
 from calib.replay.loop import Found, Settings, reconstruct
 from calib.replay.loss import mean_square, relative_square, top_divergence
 from calib.replay.regions import Region, regions
-from calib.replay.saved import Saved
+from calib.replay.saved import Saved, work_key
 from calib.replay.stream import Cache, Replay
 
 __all__ = [
     "Cache",
     "Found",
+    "Outputs",
     "Region",
     "Replay",
     "Saved",
@@ -28,4 +30,5 @@ __all__ = [
     "regions",
     "relative_square",
     "top_divergence",
+    "work_key",
 ]

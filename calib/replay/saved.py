@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
+from calib.checkpoint import digest, key_of
 from ir.errors import DataError, OutputError
+from ir.graph import Graph, array
 
 _SHARE = 20  # saving may take one part in 20 of the time
 
@@ -84,3 +89,17 @@ class Saved:
                 hint="remove it, or name another file",
             )
         self.done, self.current = found["done"], found["current"]
+
+
+def work_key(
+    graph: Graph, feeds: Sequence[Mapping[str, np.ndarray]], options: str, seed: int
+) -> str:
+    """Digest of all that learning depends on: the graph with its numbers, the options (of the
+    pass, by its text), the data and the seed."""
+    found = hashlib.sha256("\n".join([key_of(graph, {}, {}), options, str(seed)]).encode())
+    for name, value in graph.graph.initializers.items():
+        numbers = array(value)
+        if numbers is not None and numbers.dtype.kind != "O":
+            found.update(name.encode() + np.ascontiguousarray(numbers).tobytes())
+    found.update("\n".join(map(digest, feeds)).encode())
+    return found.hexdigest()

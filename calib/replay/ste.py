@@ -42,6 +42,26 @@ def expand(part: torch.Tensor, shape: torch.Size, qtype: QType) -> torch.Tensor:
     return part
 
 
+def extremes(x: torch.Tensor, qtype: QType) -> tuple[torch.Tensor, torch.Tensor]:
+    """(low, high) of every group, of shape `qtype.scale_shape`, with gradients to them."""
+    if qtype.per_tensor:
+        return x.amin(), x.amax()
+    return _grouped(x, qtype, torch.amin, torch.inf), _grouped(x, qtype, torch.amax, -torch.inf)
+
+
+def _grouped(x: torch.Tensor, qtype: QType, reduce: Any, fill: float) -> torch.Tensor:
+    shape: list[int] = []
+    pads: list[int] = []
+    for size, block in zip(x.shape, qtype.block, strict=True):
+        block = block or size
+        count = -(-size // block)
+        pads = [0, count * block - size, *pads]  # torch pads from the last axis
+        shape += [count, block]
+    if any(pads):
+        x = torch.nn.functional.pad(x, pads, value=fill)
+    return reduce(x.reshape(shape), tuple(range(1, len(shape), 2)))
+
+
 def scale_and_zero(
     low: torch.Tensor, high: torch.Tensor, qtype: QType
 ) -> tuple[torch.Tensor, torch.Tensor | None]:

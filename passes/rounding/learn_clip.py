@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -11,8 +10,17 @@ import numpy as np
 import torch
 
 from backends.torch import Executor
-from calib.checkpoint import digest, key_of
-from calib.replay import Cache, Region, Replay, Saved, Settings, mean_square, reconstruct, regions
+from calib.replay import (
+    Cache,
+    Outputs,
+    Region,
+    Replay,
+    Saved,
+    Settings,
+    reconstruct,
+    regions,
+    work_key,
+)
 from calib.replay.ste import fake_quantize, scale_and_zero
 from ir import ops
 from ir.errors import BackendError
@@ -26,18 +34,17 @@ from passes.probe import first_samples, in_batches
 from passes.sites import Linear, decodes_of, linears
 
 from .clip import MOVED, set_scale
-from .clip_weights import group_extremes
 from .limits import PAIRS
 from .rtn import LIMIT
 
-START = 4.0
-"""Logit of the share of a full range that a bound starts at: 98.2 % (OmniQuant)."""
+HELD = 0.25
+"""The share of the batches that judge."""
 Tensors = Mapping[str, torch.Tensor]
 
 
 @dataclass(frozen=True)
 class Site:
-    """One encoded weight, and the extremes of its groups (float64, of `QType.scale_shape`)."""
+    """One encoded weight, and the ends of the ranges given (float64, of `QType.scale_shape`)."""
 
     encode: Node
     decoded: tuple[str, ...]
@@ -58,9 +65,10 @@ class LearnClip(Pass):
 
     rewrite:  Encode(w, s, z) --> Encode(w, s', z'), and the same in its Decodes
     shapes:   s, z as `QType.scale_shape` of w
-    options:  epochs: walks over the samples; rate: Adam's step size of the ends' logits; samples:
-              of the calibration data; batch: samples in a step
-    error:    a block's held-out squared error never above that of the ranges it was given
+    options:  epochs: walks over the samples; rate: Adam's step size of the ends' logarithms;
+              samples: of the calibration data; batch: samples in a step
+    error:    held out, a block's squared error is never above that of the ranges it was given, nor
+              is that of the model's outputs
     raises:   PassError naming the region when its loss is not finite; skips weights with a scale
               computed at run time, whose codes are moved or ruled by a kernel, and regions that the
               data do not lower
@@ -73,7 +81,7 @@ class LearnClip(Pass):
     optional: ClassVar[bool] = True
 
     epochs: int = 20
-    rate: float = 0.05
+    rate: float = 0.01
     samples: int = 64
     batch: int = 4
 
@@ -88,7 +96,8 @@ class LearnClip(Pass):
         replay = Replay(
             Executor(teacher), Executor(graph), feeds, rows=lambda feed: valid_rows(teacher, feed)
         )
-        saved = Saved(ctx.checkpoint, self._key(graph, feeds, ctx.seed))
+        outputs = Outputs(replay, HELD)
+        saved = Saved(ctx.checkpoint, work_key(graph, feeds, str(self), ctx.seed))
         learned: list[tuple[Site, Tensors]] = []
         for number, region in enumerate(parts):
             ctx.progress("learning ranges", number, len(parts))
@@ -96,7 +105,7 @@ class LearnClip(Pass):
             keys = {site.key for site in mine}  # a shared weight belongs to its first region
             places = {n: s for n, s in places.items() if s.key not in keys}
             if mine:
-                learned += self._learn(region, mine, replay, saved, ctx)
+                learned += self._learn(region, mine, outputs, saved, ctx)
         for site in {s.key: s for s in places.values()}.values():
             ctx.skip(site.encode.inputs[0], "it lies in no region of the main graph")
         for site, ends in learned:
@@ -105,9 +114,10 @@ class LearnClip(Pass):
         saved.remove()
 
     def _learn(
-        self, region: Region, sites: list[Site], replay: Replay, saved: Saved, ctx: Ctx
+        self, region: Region, sites: list[Site], outputs: Outputs, saved: Saved, ctx: Ctx
     ) -> list[tuple[Site, Tensors]]:
-        """The sites whose ranges moved, with the ends' logits; later regions see them moved."""
+        """The sites whose ranges moved, with what moves the ends; later regions see them moved."""
+        replay = outputs.replay
         ends = saved.done.get(region.name)
         if ends is None:
             try:
@@ -116,12 +126,13 @@ class LearnClip(Pass):
                 for site in sites:
                     ctx.skip(site.encode.inputs[0], f"{region.name}: {error.cause}")
                 return []
-            ends = self._trained(cache, sites, saved, ctx.seed)
+            ends = self._trained(cache, sites, saved, outputs, ctx)
             saved.finish(region.name, ends)
         if not ends:
             for site in sites:
                 ctx.skip(
-                    site.encode.inputs[0], "no range lowers its block's error on held-out data"
+                    site.encode.inputs[0],
+                    "no range lowers its block's error on held-out data and keeps the outputs'",
                 )
             return []
         for site in sites:
@@ -132,8 +143,10 @@ class LearnClip(Pass):
             replay.settle({n: _as_stored(v, i, site.qtype) for i, (n, v) in enumerate(pairs)})
         return [(site, ends) for site in sites]
 
-    def _trained(self, cache: Cache, sites: list[Site], saved: Saved, seed: int) -> Tensors:
-        """Logits of the ends, by site; none where the ranges given are as good."""
+    def _trained(
+        self, cache: Cache, sites: list[Site], saved: Saved, outputs: Outputs, ctx: Ctx
+    ) -> Tensors:
+        """What moves the ends, by site; none where the ranges given are as good."""
 
         def replace(parameters: Tensors) -> dict[str, torch.Tensor]:
             return {
@@ -143,27 +156,11 @@ class LearnClip(Pass):
                 for name in site.decoded
             }
 
-        start = {f"{side}/{site.key}": t for site in sites for side, t in _logits(site).items()}
-        settings = Settings(self.epochs, self.rate, seed=seed)
+        start = {f"{side}/{site.key}": t for site in sites for side, t in _start(site).items()}
+        settings = Settings(self.epochs, self.rate, held=HELD, seed=ctx.seed)
         found = reconstruct(cache, start, replace, settings, saved=saved)
-        given = held_out(cache, {}, settings)
-        return found.parameters if found.loss < given else {}
-
-    def _key(self, graph: Graph, feeds: Sequence[Mapping[str, np.ndarray]], seed: int) -> str:
-        text = [key_of(graph, {}, {}), str(self), str(seed), *map(digest, feeds)]
-        return hashlib.sha256("\n".join(text).encode()).hexdigest()
-
-
-def held_out(cache: Cache, values: Tensors, settings: Settings) -> float:
-    """The mean squared error of a region over the batches that judge."""
-    from calib.replay.loop import judges
-
-    with torch.no_grad():
-        errors = [
-            mean_square(cache.output(i, values), cache.targets[i], cache.rows[i]).item()
-            for i in judges(len(cache), settings.held)
-        ]
-    return float(np.mean(errors))
+        better = found.epoch > 0 and outputs.accepts(replace(found.parameters))
+        return found.parameters if better else {}
 
 
 def _sites(graph: Graph, ctx: Ctx) -> dict[str, Site]:
@@ -186,8 +183,7 @@ def _sites(graph: Graph, ctx: Ctx) -> dict[str, Site]:
             continue
         qtype = ops.qtype_of(encode)
         numbers = weight.astype(np.float32)
-        low, high = (torch.from_numpy(np.asarray(e, np.float64)) for e in
-                     group_extremes(numbers, qtype))  # fmt: skip
+        low, high = _ends(encode)
         names = tuple(d.outputs[0].name or "" for d in decodes)
         made = Site(encode, names, torch.from_numpy(numbers), qtype, low, high)
         found.update({_name(site.node): made for site in mine})
@@ -212,34 +208,31 @@ def _name(node: Node) -> str:
     return node.outputs[0].name or ""
 
 
-def _logits(site: Site) -> Tensors:
-    """Where the ends start: at the shares of the full range that the graph's scales cover."""
-    qtype, inputs = site.qtype, site.encode.inputs
+def _ends(encode: Node) -> tuple[torch.Tensor, torch.Tensor]:
+    """(low, high) of the ranges that the graph's scales (and zeros) cover, in float64."""
+    qtype, inputs = ops.qtype_of(encode), encode.inputs
     scale = np.asarray(array(inputs[1]), np.float64)
     lowest, highest = qtype.limits
     zero = array(inputs[2]) if len(inputs) > 2 else None
     if zero is None:
-        low, high = -scale * highest, scale * highest
-        widest = torch.maximum(-site.low, site.high)
-        tops = (-widest, widest)
-    else:
-        offset = zero.astype(np.float64)
-        low, high = (lowest - offset) * scale, (highest - offset) * scale
-        tops = (site.low, site.high)
-    most = float(torch.sigmoid(torch.tensor(START)))
-    logits = []
-    for end, top in zip((low, high), tops, strict=True):
-        share = torch.from_numpy(np.asarray(end)) / torch.where(top == 0, torch.inf, top)
-        logits.append(torch.logit(torch.where(share > 0, share, 1.0).clamp(0.05, most)))
-    return {"low": logits[0], "high": logits[1]}
+        return torch.from_numpy(-scale * highest), torch.from_numpy(scale * highest)
+    offset = zero.astype(np.float64)
+    low, high = (lowest - offset) * scale, (highest - offset) * scale
+    return torch.from_numpy(np.asarray(low)), torch.from_numpy(np.asarray(high))
+
+
+def _start(site: Site) -> Tensors:
+    """Logarithms of what the ends are multiplied by: nothing changes at 0. A symmetric range has
+    one end."""
+    sides = ("high",) if site.qtype.zero is None else ("low", "high")
+    return {side: torch.zeros_like(site.high) for side in sides}
 
 
 def _range(site: Site, parameters: Tensors) -> tuple[torch.Tensor, torch.Tensor]:
-    low, high = (torch.sigmoid(parameters[f"{side}/{site.key}"]) for side in ("low", "high"))
+    high = torch.exp(parameters[f"high/{site.key}"]) * site.high
     if site.qtype.zero is None:
-        widest = torch.maximum(-site.low, site.high)
-        return -low * widest, high * widest
-    return low * site.low.clamp(max=0), high * site.high.clamp(min=0)
+        return -high, high
+    return torch.exp(parameters[f"low/{site.key}"]) * site.low, high
 
 
 def _decoded(site: Site, parameters: Tensors) -> torch.Tensor:
