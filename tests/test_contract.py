@@ -233,6 +233,7 @@ FLOORS = {
     "pre_shift": 26.0,
     "repq": 26.0,
     "qllm": 28.0,
+    "omniquant": 12.0,
 }
 
 
