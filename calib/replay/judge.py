@@ -26,7 +26,6 @@ class Outputs:
         self.chosen = judges(len(replay.feeds), held)
         with torch.no_grad():
             self.targets = [self._floats(replay.teacher.run(replay.feeds[i])) for i in self.chosen]
-        self.least = self.error({})
 
     def error(self, values: Tensors) -> float:
         """Mean over outputs and batches of squared error over power, with `values` in place of the
@@ -49,12 +48,9 @@ class Outputs:
         return total / max(count, 1)
 
     def accepts(self, values: Tensors) -> bool:
-        """Whether the outputs do not get worse; remembers the better error."""
-        found = self.error(values)
-        if not found <= self.least:
-            return False
-        self.least = found
-        return True
+        """Whether the outputs do not get worse than with what is settled so far. Nothing is kept
+        from region to region, so that a run that was stopped decides as one that was not."""
+        return self.error(values) <= self.error({})
 
     def _floats(self, found: dict[str, Any]) -> dict[str, torch.Tensor]:
         return {
