@@ -190,6 +190,5 @@ def test_random_maps_on_every_reference_model(name, kind):
     case = transforms.prepare((transforms.CASES | transforms.GRAPHS)[name])
     graph, fed = transforms.model_of(case, "file")
     row = transforms.compared(graph, transforms.changes([kind])[kind], fed)
-    assert row["folded"] or row["refused"] or row["reasons"] == {}
     assert row["float32"] <= 1e-5
     assert row["double"] <= 1e-10
