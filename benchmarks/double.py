@@ -17,13 +17,15 @@ def doubled(graph: Graph) -> Graph:
     """A copy; inputs and outputs are of doubles as well. The caller's is not touched."""
     copy = clone(graph)
     edit = Edit(copy)
+    kept = {id(v) for each in graphs(copy) for node in each for v in _float_only(node)}
     for each in graphs(copy):
         for value in each.initializers.values():
             tensor = value.const_value
-            if tensor is not None and tensor.dtype == FLOAT:
+            if tensor is not None and tensor.dtype == FLOAT and id(value) not in kept:
                 edit.retensor(value, tensor.numpy().astype(np.float64))
         for value in (*each.inputs, *each.initializers.values()):
-            _widen(edit, value)
+            if id(value) not in kept:
+                _widen(edit, value)
         for node in each:
             for value in node.outputs:
                 _widen(edit, value)
@@ -34,6 +36,12 @@ def doubled(graph: Graph) -> Graph:
 
 def doubled_feed(feed: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {k: v.astype(np.float64) if v.dtype == np.float32 else v for k, v in feed.items()}
+
+
+def _float_only(node: Node) -> list[onnx_ir.Value]:
+    """Inputs that ONNX allows as float32 only: the scales of a Resize."""
+    held = node.inputs[2] if node.op_type == "Resize" and len(node.inputs) > 2 else None
+    return [] if held is None else [held]
 
 
 def _widen(edit: Edit, value: onnx_ir.Value) -> None:

@@ -50,6 +50,9 @@ KEYS = ("model", "source", "transform")
 COLUMNS = ["model", "transform", "folded", "refused", "float32", "double", "cpu_s", "delta_mb"]
 FAMILY = "passes.equivalent."
 RANDOM = "random "
+ROTATION = f"{RANDOM}rotation"
+ROTATED = "fold_norm | center | rotate{hadamard=false}"
+"""Random orthogonal matrices over all that takes one."""
 TIMEOUT = 3600
 Draw = Callable[[Stream, int, np.random.Generator], np.ndarray]
 
@@ -123,9 +126,14 @@ def transformed(graph: Graph, cls: type[Pass], feed: Feed) -> tuple[Graph, Row]:
     """The graph after one transform, and what that did and cost (statistics do not count)."""
     if Stage.FLOAT not in cls.takes:
         raise DataError("it works on coded graphs", hint="see the studies")
+    return stepped(graph, pipeline_of(cls), feed)
+
+
+def stepped(graph: Graph, pipeline: str, feed: Feed) -> tuple[Graph, Row]:
+    """The graph after a pipeline, and what its last step did and cost."""
     reset_peak()
     before = memory_mb("VmRSS")
-    result = passes.run(graph, pipeline_of(cls), data=[feed], check=passes.Check.VERIFY)
+    result = passes.run(graph, pipeline, data=[feed], check=passes.Check.VERIFY)
     step = result.report.steps[-1]
     row = {
         "folded": len(step.sites),
@@ -213,6 +221,7 @@ def changes(names: list[str]) -> dict[str, Callable[[Graph, Feed], tuple[Graph, 
     }
     for kind in maps():
         found[RANDOM + kind] = lambda g, _, kind=kind: randomised(g, kind)
+    found[ROTATION] = lambda g, feed: stepped(g, ROTATED, feed)
     return {name: change for name, change in found.items() if not names or name in names}
 
 
@@ -252,7 +261,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--source", choices=["file", "torch"], default="file")
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args(arguments)
-    known = [*transforms(), *(RANDOM + kind for kind in maps())]
+    known = [*transforms(), *(RANDOM + kind for kind in maps()), ROTATION]
     if unknown := set(args.transforms) - set(known):
         parser.error(f"no transform {', '.join(sorted(unknown))}; there are {', '.join(known)}")
     all_cases = CASES | GRAPHS

@@ -30,7 +30,7 @@ class Edit:
         self.names = Names(graph)
         self._bodies: set[onnx_ir.Graph] | None = None
         self._counts: Counter[str] | None = None
-        self._factors: dict[int, list[Value]] = {}
+        self._factors: dict[tuple, list[Value]] = {}
 
     # -- making ---------------------------------------------------------------------------------
 
@@ -107,10 +107,11 @@ class Edit:
         ValueError where the order has no matrix (`ir.hadamard.refusal`).
         """
         order = block or int(value.shape[-1])  # type: ignore[index,arg-type]
-        if order not in self._factors:
-            found = online_hadamard.factors(order)
-            self._factors[order] = [self.constant(f, f"hadamard{len(f)}") for f in found]
-        node = online_hadamard.make(value, self._factors[order], self.names, like)
+        kind = None if value.dtype is None else value.dtype.numpy()
+        if (order, kind) not in self._factors:
+            found = online_hadamard.factors(order, kind)
+            self._factors[order, kind] = [self.constant(f, f"hadamard{len(f)}") for f in found]
+        node = online_hadamard.make(value, self._factors[order, kind], self.names, like)
         self.place(node, before=before, behind=None if before is not None else value)
         return node
 

@@ -54,9 +54,10 @@ def orders(overload: str) -> tuple[int, ...]:
     return tuple(map(int, parts))
 
 
-def factors(order: int) -> list[np.ndarray]:
-    """The constants f32 whose Kronecker product is H of this order."""
-    return [(part / np.sqrt(len(part))).astype(np.float32) for part in hadamard.parts(order)]
+def factors(order: int, dtype: np.dtype | None = None) -> list[np.ndarray]:
+    """The constants (f32 without a dtype) whose Kronecker product is H of this order."""
+    kind = np.dtype(np.float32) if dtype is None else dtype
+    return [(part / np.sqrt(len(part))).astype(kind) for part in hadamard.parts(order)]
 
 
 def make(value: Value, factors: list[Value], names: Names, like: str) -> Node:

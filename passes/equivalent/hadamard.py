@@ -90,7 +90,8 @@ class Hadamard(Pass):
         width = int(site.weight.shape[site.inputs[0]])  # type: ignore[index,arg-type]
         if self.signs:
             signs = hadamard.signs(width, ctx.rng)
-            factors = ctx.edit.constant(signs.astype(np.float32), f"{x.name}.signs")
+            kind = np.float32 if x.dtype is None else x.dtype.numpy()
+            factors = ctx.edit.constant(signs.astype(kind), f"{x.name}.signs")
             made = ctx.edit.node("Mul", [x, factors], like=f"{x.name}.signed", behind=x)
             made.outputs[0].type, made.outputs[0].shape = x.type, x.shape
             x = made.outputs[0]

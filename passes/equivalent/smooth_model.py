@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from backends.torch import Executor
-from ir.graph import Graph
+from ir.graph import Graph, array
 from ir.qtype import QType
 from passes.core import Ctx, Effect, Pass, register
 from passes.padding import valid_rows, without_padding
@@ -128,7 +128,9 @@ class Judge:
             for layer in site.layers:
                 held = changed(matrix(layer), s, qtype)
                 held = held if layer.inputs == (0,) else held.T
-                params[layer.weight.name or ""] = torch.from_numpy(np.ascontiguousarray(held))
+                own = array(layer.weight)
+                kind = held.dtype if own is None else own.dtype
+                params[layer.weight.name or ""] = torch.from_numpy(np.array(held, kind, order="C"))
         parts = [[*self._outputs(i, params)] for i in range(len(self.probes))]
         total = 0.0
         for before, after in zip(zip(*self.before, strict=True), zip(*parts, strict=True),

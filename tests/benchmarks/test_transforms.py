@@ -8,11 +8,15 @@ import numpy as np
 import pytest
 
 import ir
+import passes
 from benchmarks import record, transforms
 from benchmarks.double import doubled, doubled_feed
 from ir import fold
 from ir.errors import PassError
+from ir.fold.matrix import Map
+from passes.equivalent import rotate
 from passes.registry import passes as registered
+from tests.helpers import tiny_graph
 
 NET = """graph g(%x: f32[n,16]) -> %y {
   %gain : f32[16] = const seed:1
@@ -134,3 +138,57 @@ def test_a_doubled_graph_computes_in_double_precision():
     assert two["y"].dtype == np.float64
     assert 0 < np.abs(one["y"] - two["y"]).max() < 1e-5 * np.abs(two["y"]).max()
     assert graph.graph.initializers["up"].dtype == ir.graph.onnx_ir.DataType.FLOAT
+
+
+def llama_feed():
+    return {"input_ids": np.random.default_rng(0).integers(0, 100, (2, 9))}
+
+
+def tidied_llama():
+    graph = passes.run(tiny_graph("llama"), "clean", check=passes.Check.NONE).graph
+    return graph, llama_feed()
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_random_rotations_keep_the_function_and_readers_that_do_not_turn_show(monkeypatch, broken):
+    graph, fed = tidied_llama()
+    if broken:
+
+        def forgets_the_readers(size, rng):
+            q = rotate.random_orthogonal(size, rng)
+            return Map(lambda rows: rows @ q, lambda rows: rows)
+
+        monkeypatch.setattr(rotate, "random_rotation", forgets_the_readers)
+    row = transforms.compared(graph, transforms.changes([transforms.ROTATION])[transforms.ROTATION],
+                              fed)  # fmt: skip
+    assert row["folded"] >= 1
+    assert (row["float32"] > 1e-3) == broken
+    assert (row["double"] > 1e-3) == broken
+    assert broken or (row["float32"] <= 1e-5 and row["double"] <= 1e-10)
+
+
+@pytest.mark.parametrize("name", ["hadamard", "smooth_model"])
+def test_what_stays_in_a_graph_of_doubles_is_in_doubles(name):
+    row = transforms.compared(ir.parse(NET), transforms.changes([name])[name], feed())
+    assert row["folded"] >= 1
+    assert row["float32"] <= 1e-5
+    assert row["double"] <= 1e-10
+
+
+def test_scales_of_a_resize_stay_single():
+    graph = ir.parse("""graph g(%x: f32[1,1,2,2]) -> %y {
+  %s : f32[4] = const [1.0, 1.0, 2.0, 2.0]
+  %y : f32[1,1,4,4] = Resize(%x, _, %s) {mode="nearest"}
+}""")
+    ir.verify(doubled(graph))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [*(f"random {k}" for k in transforms.maps()), transforms.ROTATION])
+@pytest.mark.parametrize("name", transforms.MODELS)
+def test_random_maps_on_every_reference_model(name, kind):
+    case = transforms.prepare((transforms.CASES | transforms.GRAPHS)[name])
+    graph, fed = transforms.model_of(case, "file")
+    row = transforms.compared(graph, transforms.changes([kind])[kind], fed)
+    assert row["float32"] <= 1e-5
+    assert row["double"] <= 1e-10
