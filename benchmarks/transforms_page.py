@@ -12,12 +12,13 @@ from pathlib import Path
 from benchmarks.record import Row, rows
 
 PAGE = Path(__file__).parents[1] / "docs" / "transforms.md"
+BOUNDS = {"float32": 1e-5, "double": 1e-10}
 HEAD = """# Transforms on the reference models
 
 Made by `python -m benchmarks.transforms_page` of the rows that `python -m benchmarks.transforms`
-kept. A cell says sites folded / refused, and the largest relative difference of an output, with the
-weights in double precision (`f32`: in float32, where double was not measured). `random ...` folds
-random maps into all that admits them. An empty cell was not measured.
+kept. A cell says sites folded / refused, and the largest relative difference of an output: in
+float32 (bound 1e-5), and with weights in double precision (bound 1e-10). **over**: past a bound.
+`random ...` folds random maps into all that admits them. An empty cell was not measured.
 """
 
 
@@ -35,8 +36,14 @@ def page(found: Sequence[Row]) -> str:
 def cell(row: Row) -> str:
     if "failure" in row:
         return "see below"
-    kind = "" if "double" in row else " f32"
-    return f"{row['folded']} / {row['refused']}; {row.get('double', row.get('float32')):.1e}{kind}"
+    figures = [f"{row[kind]:.0e}" if kind in row else "-" for kind in BOUNDS]
+    mark = " **over**" if over(row) else ""
+    return f"{row['folded']} / {row['refused']}; {', '.join(figures)}{mark}"
+
+
+def over(row: Row) -> list[str]:
+    """The precisions in which a difference passes its bound."""
+    return [kind for kind, bound in BOUNDS.items() if row.get(kind, 0.0) > bound]
 
 
 def reasons(found: Sequence[Row], names: Sequence[str]) -> str:
