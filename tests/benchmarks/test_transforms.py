@@ -183,6 +183,10 @@ def test_scales_of_a_resize_stay_single():
     ir.verify(doubled(graph))
 
 
+OVER = ("whisper_encoder",)
+"""Past 1e-5 in float32 though exact: its sums in another order (a permutation) move it by 2.5e-5."""
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", [*(f"random {k}" for k in transforms.maps()), transforms.ROTATION])
 @pytest.mark.parametrize("name", transforms.MODELS)
@@ -190,5 +194,6 @@ def test_random_maps_on_every_reference_model(name, kind):
     case = transforms.prepare((transforms.CASES | transforms.GRAPHS)[name])
     graph, fed = transforms.model_of(case, "file")
     row = transforms.compared(graph, transforms.changes([kind])[kind], fed)
-    assert row["float32"] <= 1e-5
     assert row["double"] <= 1e-10
+    assert row["arbiter"] <= 1e-5
+    assert row["float32"] <= 1e-5 or name in OVER

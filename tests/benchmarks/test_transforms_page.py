@@ -7,7 +7,7 @@ ROW = {"model": "m", "transform": "smooth", "folded": 2, "refused": 3, "float32"
 
 def test_cells_reasons_and_failures():
     rows = [
-        ROW | {"double": 1.5e-15, "reasons": {"Gelu sees it": 3}},
+        ROW | {"double": 1.6e-15, "reasons": {"Gelu sees it": 3}},
         ROW | {"model": "k", "reasons": {"Gelu sees it": 1}, "double_failure": "no; hint"},
         {"model": "k", "transform": "shift", "failure": "nothing matched; hint"},
     ]
