@@ -184,7 +184,7 @@ def test_scales_of_a_resize_stay_single():
 
 
 OVER = ("whisper_encoder",)
-"""Past 1e-5 in float32 though exact: its sums in another order (a permutation) move it by 2.5e-5."""
+"""Past 1e-5 in float32 though exact: sums in another order (a permutation) move it by 2.5e-5."""
 
 
 @pytest.mark.slow
