@@ -234,6 +234,9 @@ FLOORS = {
     "repq": 26.0,
     "qllm": 28.0,
     "omniquant": 12.0,
+    "w4a16_adaround": 15.0,
+    "brecq": 15.0,
+    "qdrop": 11.0,
 }
 
 

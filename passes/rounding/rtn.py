@@ -14,7 +14,7 @@ from ir.graph import Graph, Node, array
 from ir.qtype import QType
 from ir.verify import Stage
 from passes.core import Ctx, Effect, Pass, register
-from passes.sites import Linear, decodes_of, linears
+from passes.sites import Linear, decodes_of, linear
 
 from .limits import PAIRS, fit_pairs, from_kernel_rows, hold_pairs, kernel_rows
 
@@ -72,42 +72,69 @@ class Rtn(Pass):
     takes: ClassVar[frozenset[Stage]] = frozenset({Stage.CODED})
 
     def run(self, graph: Graph, ctx: Ctx) -> None:
-        sites = {id(site.weight.producer()): site for site in linears(graph)}
-        for encode in [n for n in graph.graph.all_nodes() if ops.is_op(n, "Encode")]:
-            weight = array(encode.inputs[0])
-            if weight is None:
-                continue
-            decodes = [use.node for use in encode.outputs[0].uses()]
-            site = next((sites[id(d)] for d in decodes if id(d) in sites), None)
+        for encode in encodes(graph):
             ctx.did(encode.inputs[0])
-            self._round(encode, decodes, weight, site, ctx)
+            round_nearest(encode, ctx)
 
-    def _round(
-        self, encode: Node, decodes: list[Node], weight: np.ndarray, site: Linear | None, ctx: Ctx
-    ) -> None:
-        qtype = ops.qtype_of(encode)
-        scale = array(encode.inputs[1])
-        zero = array(encode.inputs[2]) if len(encode.inputs) > 2 else None
-        assert scale is not None
-        weight = weight.astype(np.float32, copy=False)
-        source = encode.inputs[0]
-        name = source.name if source is not None else "weight"
-        paired = qtype.element == "i8" and zero is None  # narrower codes cannot saturate
-        if encode.metadata_props.get(LIMIT) == PAIRS and site is not None and paired:
-            if decodes_of(encode) is None:
-                raise PassError(
-                    "its codes must keep a kernel's rule, but not only Decodes read them",
-                    at=source,
-                    hint="decode the weight before it is moved",
-                )
-            codes, scale = round_pairs(weight, scale, site)
-            new_scale = ctx.edit.constant(scale, f"{name}.scale")
-            for decode in decodes:
-                ctx.edit.set_input(decode, 1, new_scale)
-        else:
-            codes = round_weight(weight, scale, zero, qtype)
-        ctx.edit.replace(encode.outputs[0], ctx.edit.constant(codes, f"{name}.codes"))
-        dead = [v for v in encode.inputs if v is not None]
-        ctx.edit.remove(encode)
-        for value in dead:
-            ctx.edit.drop_constant(value)
+
+def encodes(graph: Graph) -> list[Node]:
+    """Every Encode of a constant."""
+    found = [node for node in graph.graph.all_nodes() if ops.is_op(node, "Encode")]
+    return [node for node in found if array(node.inputs[0]) is not None]
+
+
+def round_nearest(encode: Node, ctx: Ctx) -> None:
+    """Put the nearest codes in the place of an Encode of a constant, or those that its kernel's
+    rule allows, whose scale is then another one."""
+    qtype, source = ops.qtype_of(encode), encode.inputs[0]
+    weight, scale = array(source), array(encode.inputs[1])
+    zero = array(encode.inputs[2]) if len(encode.inputs) > 2 else None
+    assert weight is not None
+    assert scale is not None
+    weight = weight.astype(np.float32, copy=False)
+    site = _reader(encode)
+    if not ruled(encode) or site is None:
+        write_codes(encode, round_weight(weight, scale, zero, qtype), ctx)
+        return
+    decodes = decodes_of(encode)
+    if decodes is None:
+        raise PassError(
+            "its codes must keep a kernel's rule, but not only Decodes read them",
+            at=source,
+            hint="decode the weight before it is moved",
+        )
+    codes, scale = round_pairs(weight, scale, site)
+    name = source.name if source is not None else "weight"
+    new_scale = ctx.edit.constant(scale, f"{name}.scale")
+    for decode in decodes:
+        ctx.edit.set_input(decode, 1, new_scale)
+    write_codes(encode, codes, ctx)
+
+
+def ruled(encode: Node) -> bool:
+    """Whether a kernel's rule holds for the codes (narrower ones than i8 cannot saturate)."""
+    qtype = ops.qtype_of(encode)
+    paired = qtype.element == "i8" and qtype.zero is None
+    return paired and encode.metadata_props.get(LIMIT) == PAIRS
+
+
+def write_codes(encode: Node, codes: np.ndarray, ctx: Ctx) -> None:
+    """Codes in the place of the Encode of a constant."""
+    source = encode.inputs[0]
+    name = source.name if source is not None else "weight"
+    ctx.edit.replace(encode.outputs[0], ctx.edit.constant(codes, f"{name}.codes"))
+    dead = [v for v in encode.inputs if v is not None]
+    ctx.edit.remove(encode)
+    for value in dead:
+        ctx.edit.drop_constant(value)
+
+
+def _reader(encode: Node) -> Linear | None:
+    """The first linear layer that a Decode of the codes leads to."""
+    for use in encode.outputs[0].uses():
+        if ops.is_op(use.node, "Decode"):
+            for reader in use.node.outputs[0].uses():
+                site = linear(reader.node)
+                if site is not None and site.weight is use.node.outputs[0]:
+                    return site
+    return None
