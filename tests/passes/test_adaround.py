@@ -1,5 +1,7 @@
 """Learned roundings: degenerations, bounds, and the same result after a stop."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -80,7 +82,7 @@ def test_the_exponent_sleeps_and_then_falls():
     found = [adaround.exponent(step, 100) for step in range(100)]
     assert found[:20] == [None] * 20
     assert found[20] == 20
-    assert all(a > b for a, b in zip(found[20:], found[21:], strict=False))
+    assert all(a > b for a, b in itertools.pairwise(found[20:]))
     assert 2 < found[-1] < 2.5
 
 
@@ -129,7 +131,7 @@ def test_learned_codes_come_near_the_best_of_all():
     ]
     nearest, mine = error(given, teacher, feeds), error(learned.graph, teacher, feeds)
     assert mine < nearest
-    assert mine == pytest.approx(min(tries), rel=0.05)
+    assert sum(tried < 0.999 * mine for tried in tries) <= 2, (mine, nearest, sorted(tries)[:4])
 
 
 def test_a_stopped_run_ends_with_the_same_codes(tmp_path, monkeypatch):
