@@ -139,7 +139,7 @@ class Adaround(Pass):
             saved.remove()
         for site, up in learned:
             ctx.did(site.encode.inputs[0])
-            write_codes(site.encode, codes_of(site, up), ctx)
+            write_codes(site.encode, codes_of(site, up), None, ctx)
         for encode in encodes(graph):
             round_nearest(encode, ctx)
 

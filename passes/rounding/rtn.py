@@ -94,21 +94,15 @@ def round_nearest(encode: Node, ctx: Ctx) -> None:
     weight = weight.astype(np.float32, copy=False)
     site = _reader(encode)
     if not ruled(encode) or site is None:
-        write_codes(encode, round_weight(weight, scale, zero, qtype), ctx)
+        write_codes(encode, round_weight(weight, scale, zero, qtype), None, ctx)
         return
-    decodes = decodes_of(encode)
-    if decodes is None:
+    if decodes_of(encode) is None:
         raise PassError(
             "its codes must keep a kernel's rule, but not only Decodes read them",
             at=source,
             hint="decode the weight before it is moved",
         )
-    codes, scale = round_pairs(weight, scale, site)
-    name = source.name if source is not None else "weight"
-    new_scale = ctx.edit.constant(scale, f"{name}.scale")
-    for decode in decodes:
-        ctx.edit.set_input(decode, 1, new_scale)
-    write_codes(encode, codes, ctx)
+    write_codes(encode, *round_pairs(weight, scale, site), ctx)
 
 
 def ruled(encode: Node) -> bool:
@@ -118,10 +112,14 @@ def ruled(encode: Node) -> bool:
     return paired and encode.metadata_props.get(LIMIT) == PAIRS
 
 
-def write_codes(encode: Node, codes: np.ndarray, ctx: Ctx) -> None:
-    """Codes in the place of the Encode of a constant."""
+def write_codes(encode: Node, codes: np.ndarray, scale: np.ndarray | None, ctx: Ctx) -> None:
+    """Codes in the place of the Encode of a constant; scale: a new one for its Decodes, or None."""
     source = encode.inputs[0]
     name = source.name if source is not None else "weight"
+    if scale is not None:
+        new_scale = ctx.edit.constant(scale, f"{name}.scale")
+        for use in list(encode.outputs[0].uses()):
+            ctx.edit.set_input(use.node, 1, new_scale)
     ctx.edit.replace(encode.outputs[0], ctx.edit.constant(codes, f"{name}.codes"))
     dead = [v for v in encode.inputs if v is not None]
     ctx.edit.remove(encode)
