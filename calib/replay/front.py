@@ -51,12 +51,11 @@ class Front:
         fresh = [n for n in wanted if n not in self.state[0]]
         fixed = {k: t for k, t in self.settled.items() if k in self._made}
         params = {k: t for k, t in self.settled.items() if k not in self._made}
-        if fresh:
-            cut = tuple(dict.fromkeys((*self._fed, *self.state[0], *fixed)))
-            part = self.executor.region(cut, tuple(fresh))
+        cut = tuple(dict.fromkeys((*self._fed, *self.state[0], *fixed)))
+        part = self.executor.region(cut, tuple(fresh)) if fresh else None
         for index, known in enumerate(self.state):
             found: dict[str, Any] = {}
-            if fresh:
+            if part is not None:
                 with torch.no_grad():
                     found = part.run({**known, **fixed}, params=params)
             every = {**known, **found}

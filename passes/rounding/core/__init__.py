@@ -1,6 +1,6 @@
 """Rounding that makes up for its own errors: the GPTQ recursion, free of graphs and of formats.
 
-    found = solve(weight, hessian, IntegerGrid(scale, zero, limits))    # codes, values, loss
+found = solve(weight, hessian, IntegerGrid(scale, zero, limits))    # codes, values, loss
 """
 
 from passes.rounding.core.factor import Damped, SolveError, factor

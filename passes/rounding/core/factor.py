@@ -60,7 +60,7 @@ def factor(hessian: np.ndarray, damp: float, kind: type = np.float32) -> Damped:
         work[:, ~alive] = 0
         new = np.where(alive, diagonal / mean + damp, 1.0)
         np.fill_diagonal(work, new)
-        potrf = lapack.spotrf if work.dtype == np.float32 else lapack.dpotrf
+        (potrf,) = lapack.get_lapack_funcs(("potrf",), (work,))
         _, failed = potrf(work.T, lower=0, clean=0, overwrite_a=1)
         if not failed and np.isfinite(np.diagonal(work)).all():
             pivots = np.diagonal(work).copy()

@@ -66,7 +66,7 @@ def solve(
     raises: SolveError (see `factor`); ValueError when the order tears a grid's group.
     source: GPTQ, arXiv:2210.17323; as Babai's nearest plane: arXiv:2507.18553
     """
-    rows, columns = weight.shape
+    columns = weight.shape[1]
     kind = np.float64 if weight.dtype == np.float64 else np.float32
     back = np.arange(columns) if order is None else np.asarray(order)
     back = back[::-1]  # the first to be rounded stands last
