@@ -75,9 +75,11 @@ class Study:
 
 def reads_data(pipeline: str) -> bool:
     """Whether the pipeline has a step that walks the data; without one it is not calibrated."""
-    reading = ("collect", "spare", "learn_clip", "learn_scales", "smooth", "smooth_model",
-               "scale_salient", "shift", "suppress", "reparam", "split_channels",
-               "merge_channels", "unclip")  # fmt: skip
+    reading = (
+        "collect", "spare", "adaround", "gptq", "learn_clip", "learn_scales", "learn_rotation",
+        "adapt_rotation", "smooth", "smooth_model", "scale_salient", "shift", "suppress", "reparam",
+        "split_channels", "merge_channels", "unclip",
+    )  # fmt: skip
     return any(step.name in reading for step in Pipeline.parse(pipeline))
 
 
