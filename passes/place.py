@@ -11,9 +11,9 @@ import numpy as np
 import onnx_ir
 
 from backends.base import BODY, BODY_MARK, Verdict
+from ir import formats
 from ir.edit import Edit
 from ir.errors import PassError, describe
-from ir import formats
 from ir.graph import Graph, Node, Value, array, clone, rank
 from ir.qtype import QType
 from ir.verify import Stage

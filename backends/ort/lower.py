@@ -15,9 +15,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from backends.base import BODY, BODY_MARK
-from ir import ops
+from ir import formats, ops
 from ir.edit import Edit
-from ir import formats
 from ir.graph import Graph, Node, Value, array, clone, constant
 from ir.qtype import QType
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from backends.torch import Executor
+from ir import formats
 from ir.analysis.masks import masked_values
 from ir.analysis.streams import Stream, streams
 from ir.fold import fold_scale, scale_refusal
 from ir.fold.tensors import exchange
-from ir import formats
 from ir.graph import Graph, Value, array, constant, rank
 from ir.qtype import QType
 from passes.core import Ctx

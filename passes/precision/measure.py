@@ -7,9 +7,8 @@ from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 
 from backends.torch import Executor
-from ir import ops
+from ir import formats, ops
 from ir.edit import Edit
-from ir import formats
 from ir.graph import Graph, Node, array, clone
 from passes import evaluate
 from passes.padding import valid_rows, without_padding

@@ -7,8 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from ir import ops
-from ir import formats
+from ir import formats, ops
 from ir.graph import Graph, array
 from ir.qtype import QType
 from ir.verify import Stage

@@ -7,8 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from ir import ops
-from ir import formats
+from ir import formats, ops
 from ir.graph import Graph, Node, array, attribute, rank
 from ir.verify import Stage
 from passes.core import Ctx, Effect, Pass, Stat, register

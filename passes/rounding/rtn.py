@@ -7,9 +7,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from ir import ops
+from ir import formats, ops
 from ir.errors import PassError
-from ir import formats
 from ir.graph import Graph, Node, array
 from ir.qtype import QType
 from ir.verify import Stage
