@@ -29,7 +29,7 @@ def check(node: Node) -> None:
     try:
         qtype = QType.parse(node.overload)
         element = ops.onnx_type(qtype.element)
-        parts = [ops.onnx_type(kind) for kind in (qtype.scales[0], qtype.zero) if kind]
+        parts = [ops.part_type(kind) for kind in (qtype.scales[0], qtype.zero) if kind]
     except PipelineError as error:
         raise VerifyError(error.cause, at=node, hint=error.hint) from None
     sizes = (1, len(parts)) if node.op_type == "Scale" else (1 + len(parts), 1)

@@ -16,7 +16,7 @@ from functools import lru_cache
 
 import onnx_ir
 
-from . import online_hadamard
+from . import formats, online_hadamard, tables
 from .errors import PipelineError
 from .formats import integer
 from .graph import IR_VERSION, OPSET, QUANT_DOMAIN, Graph, Names, Node, Value, inner_graphs
@@ -36,17 +36,26 @@ _ONNX_TYPES = {
     "f16": "FLOAT16",
     "bf16": "BFLOAT16",
 }
+_SCALE_TYPES = {
+    "e4m3": onnx_ir.DataType.FLOAT8E4M3FN,
+    "e8m0": onnx_ir.DataType.FLOAT8E8M0,
+}
 
 
 def onnx_type(element: str) -> onnx_ir.DataType:
-    """The ONNX type that stores an element, a scale or a zero point."""
+    """The ONNX type that stores an element's codes, or a zero point."""
     try:
-        stored = element if element in _ONNX_TYPES else container(element)
+        stored = element if element in _ONNX_TYPES else QType(element).container
         return onnx_ir.DataType[_ONNX_TYPES[stored]]
     except (KeyError, PipelineError):
         raise PipelineError(
             f"no ONNX type stores '{element}'", hint=f"one of {', '.join(_ONNX_TYPES)}"
         ) from None
+
+
+def part_type(kind: str) -> onnx_ir.DataType:
+    """The ONNX type of a scale or a zero point."""
+    return _SCALE_TYPES.get(kind) or onnx_type(kind)
 
 
 def is_ours(node: Node) -> bool:
@@ -110,7 +119,8 @@ def make(op: str, qtype: QType, inputs: list[Value], names: Names, like: str) ->
 def _type_outputs(node: Node, qtype: QType, source: Value) -> None:
     kinds = {"Encode": (qtype.element,), "Decode": ("f32",), "Scale": (qtype.scales[0], qtype.zero)}
     for value, kind in zip(node.outputs, kinds[node.op_type], strict=False):
-        value.type = onnx_ir.TensorType(onnx_type(kind))  # type: ignore[arg-type]
+        kind_of = part_type if node.op_type == "Scale" else onnx_type
+        value.type = onnx_ir.TensorType(kind_of(kind))  # type: ignore[arg-type]
         if node.op_type != "Scale":
             value.shape = source.shape
         elif qtype.per_tensor:
@@ -140,8 +150,11 @@ def define(model: Graph) -> None:
 
 def function(op: str, overload: str) -> onnx_ir.Function:
     """The ONNX function of one op at one overload: signature and body in standard ops."""
-    text = online_hadamard.body(overload) if op in MAPS else _body(op, QType.parse(overload))
+    qtype = None if op in MAPS else QType.parse(overload)
+    text = online_hadamard.body(overload) if qtype is None else _body(op, qtype)
     graph = _parse(text).graph.clone()
+    if qtype is not None and not qtype.integer:
+        tables.fill(graph, formats.table(qtype))
     return onnx_ir.Function(QUANT_DOMAIN, op, overload, graph=graph, attributes=())
 
 
@@ -155,7 +168,9 @@ def _parse(body: str) -> onnx_ir.Function:
 
 
 def _body(op: str, qtype: QType) -> str:
-    if len(qtype.scales) != 1 or not qtype.integer:
+    if not qtype.integer and (found := formats.table(qtype)) is not None:
+        return tables.body(op, qtype, found, int(onnx_type(qtype.element)))
+    if len(qtype.scales) != 1:
         raise PipelineError(f"{op} has no body for {qtype}", hint="integer elements with one scale")
     integer.dtype(qtype.element)  # refuses widths that ONNX cannot store
     zero = ", zero" if qtype.zero else ""

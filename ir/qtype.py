@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 
+from . import elements
 from .errors import PipelineError
 
 _FORM = re.compile(
@@ -76,20 +77,32 @@ class QType:
 
     @property
     def bits(self) -> int:
-        """Bits of one code (integers only; other formats count theirs in `ir.formats`)."""
+        """Bits of one code. Raises PipelineError for elements that are not known."""
         found = _INTEGER.fullmatch(self.element)
-        if found is None:
-            raise PipelineError(f"'{self.element}' is not an integer element")
-        return int(found[2])
+        if found is not None:
+            return int(found[2])
+        table = elements.element(self.element)
+        if table is None:
+            raise PipelineError(f"element '{self.element}' is not known")
+        return table.bits
+
+    @property
+    def container(self) -> str:
+        """The ONNX integer type that holds the codes: i8 of i6, u4 of e2m1."""
+        return container(self.element if self.integer else f"u{self.bits}")
 
     @property
     def narrow(self) -> bool:
         """Whether codes end before the type that stores them does, as those of i6 in i8."""
-        return container(self.element) != self.element
+        return self.container != self.element
 
     @property
     def limits(self) -> tuple[int, int]:
-        """Lowest and highest code."""
+        """Lowest and highest code of an integer element."""
+        if not self.integer:
+            raise PipelineError(
+                f"'{self.element}' is not an integer element", hint="use i or u, such as i4"
+            )
         bits = self.bits
         return (-(1 << bits - 1), (1 << bits - 1) - 1) if self.signed else (0, (1 << bits) - 1)
 

@@ -11,9 +11,9 @@ import numpy as np
 import onnx_ir
 
 from backends.base import BODY, BODY_MARK, Verdict
+from ir import formats
 from ir.edit import Edit
 from ir.errors import PassError, describe
-from ir.formats import integer
 from ir.graph import Graph, Node, Value, array, clone, rank
 from ir.qtype import QType
 from ir.verify import Stage
@@ -165,7 +165,7 @@ class Place(Pass):
                 (low if fixed[0] is None else fixed[0]),
                 (high if fixed[1] is None else fixed[1]),
             )
-        scale, zero = integer.scale_and_zero(low, high, self.a)
+        scale, zero = formats.scale_and_zero(low, high, self.a)
         parts = [ctx.edit.constant(np.asarray(scale), f"{value.name}.scale")]
         if zero is not None:
             parts.append(ctx.edit.constant(np.asarray(zero), f"{value.name}.zero"))
@@ -193,7 +193,7 @@ class Place(Pass):
         numbers = array(weight)
         if numbers is None or not np.isfinite(numbers).all():
             raise PassError("a weight is not finite", at=weight, hint="repair the model first")
-        scale, zero = integer.scale_and_zero(*group_extremes(numbers, qtype), qtype)
+        scale, zero = formats.scale_and_zero(*group_extremes(numbers, qtype), qtype)
         parts = [ctx.edit.constant(np.asarray(scale), f"{name}.scale")]
         if zero is not None:
             parts.append(ctx.edit.constant(np.asarray(zero), f"{name}.zero"))

@@ -237,6 +237,9 @@ FLOORS = {
     "w4a16_adaround": 15.0,
     "brecq": 15.0,
     "qdrop": 11.0,
+    "mxfp4": 11.0,
+    "nf4": 13.0,
+    "fp6": 18.0,
     "w4a16_gptq": 12.0,
     "quarot_gptq": 9.0,
 }

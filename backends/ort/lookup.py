@@ -18,7 +18,7 @@ def lower_lookup(edit: Edit, node: Node, table: Codes) -> Site:
     qtype, indices = table.qtype, node.inputs[1]
     if attribute(node, "axis", 0) != 0 or (rank(table.codes) or 0) != 2 or not table.constant:
         raise Refused("it does not look up rows of a constant table")
-    if container(qtype.element)[1:] != "8":
+    if not qtype.integer or container(qtype.element)[1:] != "8":
         raise Refused(f"ONNX Runtime looks up codes of 8 bits, not {qtype}")
     assert indices is not None
     result = node.outputs[0]

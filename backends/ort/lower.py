@@ -15,9 +15,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from backends.base import BODY, BODY_MARK
-from ir import ops
+from ir import formats, ops
 from ir.edit import Edit
-from ir.formats import integer
 from ir.graph import Graph, Node, Value, array, clone, constant
 from ir.qtype import QType
 
@@ -93,7 +92,7 @@ def _fold_constant(edit: Edit, node: Node) -> None:
         return
     scale, zero = array(found.scale), None if found.zero is None else array(found.zero)
     assert scale is not None
-    codes = integer.encode(data, scale.astype(np.float32), zero, found.qtype)
+    codes = formats.encode(data, scale, zero, found.qtype)
     edit.replace(found.codes, edit.constant(codes, f"{node.inputs[0].name}.codes"))  # type: ignore[union-attr]
     edit.remove(node)
 
@@ -139,7 +138,7 @@ def _linear(edit: Edit, node: Node) -> Site | None:
     elif x is not None:
         reason = f"integer kernels read u8@0 values, or i8 with a scale a token, not {x.qtype}"
         return Site(name, node.op_type, "", reason=reason)
-    elif node.op_type == "Conv" or weight.qtype.bits not in PACKED_BITS:
+    elif node.op_type == "Conv" or not weight.qtype.integer or weight.qtype.bits not in PACKED_BITS:
         return Site(name, node.op_type, LOADED)
     else:
         take = lambda: lower_packed(edit, node, weight)  # noqa: E731
@@ -182,7 +181,7 @@ def _native(edit: Edit, node: Node) -> None:
         return
     if not node.outputs[0].uses() and not node.outputs[0].is_graph_output():
         edit.remove(node)
-    elif ops.is_op(node, "Decode") and found.constant:
+    elif ops.is_op(node, "Decode") and found.constant and found.qtype.integer:
         decode_when_loading(edit, node, found)
     elif byte_values(found):
         _byte_linear(edit, node, found)

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from backends.torch import Executor
+from ir import formats
 from ir.analysis.masks import masked_values
 from ir.analysis.streams import Stream, streams
 from ir.fold import fold_scale, scale_refusal
 from ir.fold.tensors import exchange
-from ir.formats import integer
 from ir.graph import Graph, Value, array, constant, rank
 from ir.qtype import QType
 from passes.core import Ctx
@@ -208,8 +208,8 @@ def balanced(top: np.ndarray, widest: np.ndarray | None, alpha: float) -> np.nda
 
 def rounded(weight: np.ndarray, qtype: QType) -> np.ndarray:
     """A matrix [K, N] after round to nearest under a type written for such a one."""
-    scale, zero = integer.scale_and_zero(*group_extremes(weight, qtype), qtype)
-    return integer.decode(round_weight(weight, scale, zero, qtype), scale, zero, qtype)
+    scale, zero = formats.scale_and_zero(*group_extremes(weight, qtype), qtype)
+    return formats.decode(round_weight(weight, scale, zero, qtype), scale, zero, qtype)
 
 
 def divide(site: Site, s: np.ndarray, ctx: Ctx, *, online: bool) -> None:

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from ir.formats import integer
+from ir import formats
 from ir.graph import Graph
 from ir.qtype import QType
 from passes.core import Ctx, Effect, Pass, register
@@ -87,6 +87,6 @@ def loss(s: np.ndarray, seen: Channels, weight: np.ndarray, w: QType, a: QType) 
 def rounded_values(rows: np.ndarray, low, high, qtype: QType) -> np.ndarray:
     """Values [T, K] after rounding: over the range [low, high] of all, or each row over its own."""
     if qtype.per_tensor:
-        scale, zero = integer.scale_and_zero(low.min(), high.max(), qtype)
-        return integer.decode(integer.encode(rows, scale, zero, qtype), scale, zero, qtype)
+        scale, zero = formats.scale_and_zero(low.min(), high.max(), qtype)
+        return formats.decode(formats.encode(rows, scale, zero, qtype), scale, zero, qtype)
     return rounded(rows, qtype)

@@ -7,9 +7,8 @@ from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 
 from backends.torch import Executor
-from ir import ops
+from ir import formats, ops
 from ir.edit import Edit
-from ir.formats import integer
 from ir.graph import Graph, Node, array, clone
 from passes import evaluate
 from passes.padding import valid_rows, without_padding
@@ -101,6 +100,6 @@ def _decode_now(edit: Edit, decode: Node) -> None:
     if parts[0] is None or parts[1] is None:
         return
     zero = parts[2] if len(parts) > 2 else None
-    numbers = integer.decode(parts[0], parts[1], zero, ops.qtype_of(decode))
+    numbers = formats.decode(parts[0], parts[1], zero, ops.qtype_of(decode))
     edit.replace(decode.outputs[0], edit.constant(numbers, f"{decode.outputs[0].name}.now"))
     edit.remove(decode)

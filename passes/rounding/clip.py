@@ -7,8 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from ir import ops
-from ir.formats import integer
+from ir import formats, ops
 from ir.graph import Graph, Node, constant
 from ir.verify import Stage
 from passes.core import Ctx, Effect, Pass, Stat, register
@@ -56,7 +55,7 @@ class Clip(Pass):
                 ctx.skip(source, MOVED)
             elif source is not None and source.name in ctx.stats.get(Stat.HISTOGRAM, {}):
                 low, high = searched_range(ctx, source.name, self.method, qtype, self.percent)
-                set_scale(encode, *integer.scale_and_zero(low, high, qtype), ctx)
+                set_scale(encode, *formats.scale_and_zero(low, high, qtype), ctx)
                 ctx.did(source)
             else:
                 ctx.skip(source, "no histogram was collected for it")

@@ -7,8 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from ir import ops
-from ir.formats import integer
+from ir import formats, ops
 from ir.graph import Graph, array
 from ir.qtype import QType
 from ir.verify import Stage
@@ -65,11 +64,11 @@ class ClipWeights(Pass):
 def best_range(weight: np.ndarray, qtype: QType) -> tuple[np.ndarray, np.ndarray | None]:
     """Scale and zero per group with the least squared error over `SHRINKS` of the group's range."""
     low, high = group_extremes(weight, qtype)
-    best: tuple[np.ndarray, np.ndarray | None] = integer.scale_and_zero(low, high, qtype)
+    best: tuple[np.ndarray, np.ndarray | None] = formats.scale_and_zero(low, high, qtype)
     least = np.full(np.shape(low), np.inf)
     for share in SHRINKS[: FINE if qtype.bits >= 8 else None]:
-        scale, zero = integer.scale_and_zero(low * share, high * share, qtype)
-        back = integer.decode(round_weight(weight, scale, zero, qtype), scale, zero, qtype)
+        scale, zero = formats.scale_and_zero(low * share, high * share, qtype)
+        back = formats.decode(round_weight(weight, scale, zero, qtype), scale, zero, qtype)
         error = group_sum(np.square(weight - back), qtype)
         better = error < least
         least = np.where(better, error, least)

@@ -7,8 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from ir import ops
-from ir.formats import integer
+from ir import formats, ops
 from ir.graph import Graph, Node, array, attribute, rank
 from ir.verify import Stage
 from passes.core import Ctx, Effect, Pass, Stat, register
@@ -84,7 +83,7 @@ class CorrectBias(Pass):
         if codes is None or scale is None or weight is None or present is None or old is None:
             ctx.skip(site.node, "its scale is computed at run time")
             return
-        error = integer.decode(codes, scale, zero, ops.qtype_of(decode)) - weight.astype(np.float32)
+        error = formats.decode(codes, scale, zero, ops.qtype_of(decode)) - weight.astype(np.float32)
         shift = mean_shift(error, mean, original)
         fixed = (present.astype(np.float64) - shift.reshape(present.shape)).astype(present.dtype)
         ctx.edit.set_input(node, bias[1], ctx.edit.constant(fixed, f"{old.name}.corrected"))

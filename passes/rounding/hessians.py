@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from calib.stats.gram import Gram
+from ir import ops
 from ir.graph import Node, array, attribute, rank
 from passes.padding import without_padding
 from passes.sites import Linear
@@ -18,7 +19,9 @@ _WINDOWS = 1 << 24
 
 def refusal(site: Linear, encode: Node) -> str:
     """Why a layer's Hessian or its weight's grid is not known, or ''."""
-    axes = rank(site.weight) or 0
+    axes, qtype = rank(site.weight) or 0, ops.qtype_of(encode)
+    if not qtype.integer:
+        return f"columns are solved on whole steps, and {qtype.element} has none"
     if array(encode.inputs[1]) is None:
         return "its scale is computed at run time"
     if site.node.op_type != "Conv":

@@ -7,9 +7,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from ir import ops
+from ir import formats, ops
 from ir.errors import PassError
-from ir.formats import integer
 from ir.graph import Graph, Node, array
 from ir.qtype import QType
 from ir.verify import Stage
@@ -26,7 +25,7 @@ def round_weight(
     weight: np.ndarray, scale: np.ndarray, zero: np.ndarray | None, qtype: QType
 ) -> np.ndarray:
     """Nearest codes of `weight`; the most negative code of a symmetric type stays unused."""
-    codes = integer.encode(weight, scale, zero, qtype)
+    codes = formats.encode(weight, scale, zero, qtype)
     if zero is None and qtype.signed:
         lowest = np.asarray(-qtype.limits[1], codes.dtype)
         return np.maximum(codes, lowest).astype(codes.dtype)  # numpy widens narrow integers

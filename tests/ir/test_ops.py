@@ -105,7 +105,7 @@ def test_functions_follow_use():
     assert not model.functions
 
 
-@pytest.mark.parametrize("text", ["i9@0*f32", "i8@2x2*f32", "e2m1@32x1*e8m0", "i8@0*f32*f32"])
+@pytest.mark.parametrize("text", ["i9@0*f32", "i8@2x2*f32", "t2@32x1*f32", "i8@0*f32*f32"])
 def test_a_format_without_a_body_is_refused(text):
-    with pytest.raises(PipelineError, match=r"no body|no ONNX integer type"):
+    with pytest.raises(PipelineError, match=r"no body|no ONNX integer type|not known|no meaning"):
         ops.function("Decode", text)

@@ -39,8 +39,9 @@ def test_limits_are_those_of_the_width_and_the_container_holds_them(element):
 def test_other_widths_are_refused(element):
     with pytest.raises(PipelineError, match="no ONNX integer type"):
         container(element)
-    with pytest.raises(PipelineError):
-        ops.onnx_type(element)
+    if element != "e2m1":  # a table: its codes lie in u4
+        with pytest.raises(PipelineError):
+            ops.onnx_type(element)
 
 
 def looped(x, scale, zero, qtype):

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 import ir
 import passes
+from ir.errors import PassError
 from ir.formats import integer
 from ir.qtype import QType
 from passes.rounding import gptq
@@ -189,3 +190,9 @@ def test_later_layers_see_the_rounded_earlier_ones():
     h = x @ (codes.astype(np.float64) * scale)
     np.testing.assert_allclose(seen[0], x.T @ x, rtol=1e-4, atol=1e-3)
     np.testing.assert_allclose(seen[1], h.T @ h, rtol=1e-4, atol=1e-2)
+
+
+def test_elements_without_whole_steps_are_refused_in_words():
+    pipeline = "as_float32 | clean | place{w=e2m1@0x1*f32} | gptq"
+    with pytest.raises(PassError, match="solved on whole steps, and e2m1 has none"):
+        apply(tiny_graph("mlp"), pipeline, TINY["mlp"].calibration(4))
