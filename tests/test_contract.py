@@ -263,7 +263,7 @@ def test_every_recipe_runs(recipe: str, model: str) -> None:
 @pytest.mark.parametrize("recipe", list(RECIPES))
 def test_recipe_says_what_it_is(recipe: str) -> None:
     row = RECIPES[recipe]
-    assert recipe not in registry.REGISTRY, "steps would find the recipe, not the pass"
+    assert recipe not in passes.core.REGISTRY, "steps would find the recipe, not the pass"
     assert row.why.endswith(".")
     assert row.domains
     assert row.paper == "-" or "arXiv" in row.paper or "http" in row.paper
